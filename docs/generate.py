@@ -1,0 +1,126 @@
+"""Reference pages made from the code itself: commands, recipe steps, methods, systems, Python modules."""
+
+from __future__ import annotations
+
+import pkgutil
+import types
+import typing
+from typing import Any
+
+import warmstart
+
+REGISTRIES = {
+    "initialiser": ("Initialisers of new rows", "warmstart.vocabulary.rows._base", "initialisers"),
+    "objective": ("Training objectives", "warmstart.objectives", "objectives"),
+    "schedule": ("Learning-rate schedules", "warmstart.training.schedules", "schedules"),
+    "reader": ("Readers of text", "warmstart.corpus.readers", "readers"),
+}
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the generated pages to the site (called by mkdocs)."""
+    from mkdocs.structure.files import File
+
+    pages = {"commands": commands, "steps": steps, "methods": methods, "systems": systems, "python": python}
+    for name, make in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=make()))
+    return files
+
+
+def settings_table(settings: type) -> str:
+    """Markdown table of a settings class: key, type, default, meaning."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in settings.model_fields.items():  # type: ignore[attr-defined]
+        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        rows.append(f"| `{name}` | {_type(field.annotation)} | {_cell(default)} | {meaning} |")
+    return "\n".join(rows) if len(rows) > 2 else "No settings."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ") if len(text) < 90 else "see the class"
+
+
+def _type(annotation: Any) -> str:
+    if annotation is type(None):
+        return "none"
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(f"`{arg}`" for arg in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type(arg) for arg in args))
+    if origin is typing.Annotated:
+        return _type(args[0])
+    if origin in (list, tuple, set):
+        return f"list of {_type(args[0])}" if args else "list"
+    if origin is dict:
+        return "table"
+    return getattr(annotation, "__name__", str(annotation)).replace("str", "text")
+
+
+def commands() -> str:
+    """Every command with its options, as `--help` prints them."""
+    import click
+
+    from warmstart.cli.app import app
+
+    context = click.Context(app, info_name="warmstart")
+    parts = ["# Commands\n", "Every command takes `--help`. The text below is the same.\n"]
+    for name in app.list_commands(context):
+        command = app.get_command(context, name)
+        assert command is not None
+        subcommands = {name: command}
+        if isinstance(command, click.Group):
+            subcommands = {f"{name} {sub}": command.commands[sub] for sub in sorted(command.commands)}
+        for full, found in subcommands.items():
+            text = found.get_help(click.Context(found, info_name=f"warmstart {full}"))
+            parts.append(f"## warmstart {full}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def steps() -> str:
+    """Every step type of a recipe."""
+    from warmstart.recipes.operations import operations
+
+    parts = ["# Recipe steps\n", "The JSON schema for editors: `warmstart schema`.\n"]
+    for entry in operations:
+        parts.append(f"## `{entry.name}`\n\n{entry.summary}\n\n{settings_table(entry.settings)}\n")
+    return "\n".join(parts)
+
+
+def methods() -> str:
+    """Every registered method of every kind."""
+    import importlib
+
+    parts = ["# Methods\n"]
+    for heading, module, attribute in REGISTRIES.values():
+        parts.append(f"## {heading}\n")
+        for entry in getattr(importlib.import_module(module), attribute):
+            source = f"*{entry.title}*" if entry.title else ""
+            if entry.arxiv:
+                source += f" ([arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv}))"
+            path = entry.target.__module__
+            parts.append(
+                f"### `{entry.name}`\n\n{source}\n\n::: {path}.{entry.target.__name__}\n\n{settings_table(entry.settings)}\n"
+            )
+    return "\n".join(parts)
+
+
+def systems() -> str:
+    """The catalogue with each system's true state."""
+    from warmstart.recipes.catalogue import systems as rows
+
+    lines = ["# Systems\n", "| n | system | room | state | verdict | scale | seeds | date |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows():
+        cells = (row.n, f"{row.name}: {row.title}", row.room, row.state, row.verdict, row.scale, row.seeds, row.date)
+        lines.append("| " + " | ".join("" if c is None else str(c).replace("|", "\\|") for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def python() -> str:
+    """Public modules, from their docstrings."""
+    parts = ["# Python\n"]
+    for module in pkgutil.iter_modules(warmstart.__path__):
+        if module.ispkg and module.name not in ("cli",):
+            parts.append(f"## {module.name}\n\n::: warmstart.{module.name}\n")
+    return "\n".join(parts)

@@ -1,0 +1,1 @@
+"""What others found: recipes that chain operations, comparisons, reproductions and their verdicts."""

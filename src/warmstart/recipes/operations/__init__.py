@@ -1,0 +1,20 @@
+"""Step types of a recipe, one file each.
+
+An operation is `run(settings, folder, runner)`: it reads what its settings name, works inside `folder` (which
+survives a kill, so it may resume there) and leaves its artifact in `folder/output`. Sub-steps go through
+`runner.step`, so that they are cached and resumed like any other step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.foundation.registry import Registry
+
+if TYPE_CHECKING:
+    from warmstart.recipes.runner import Runner
+
+Operation = Callable[[Any, Path, "Runner"], None]
+operations: Registry[Operation] = Registry("operation", "warmstart.recipes.operations")
