@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from warmstart.evaluation import interval, savings
+from warmstart.evaluation.curves import Curve, CurvePoint
+from warmstart.evaluation.results import Arm, Claim
+from warmstart.foundation.errors import UserError
+from warmstart.recipes.claims import OrderClaim, SavingClaim, judge, verdict
+from warmstart.recipes.compare import sentence
+
+
+def arm(name: str, *losses: list[float]) -> Arm:
+    curves = [
+        Curve(
+            seed=seed,
+            points=[
+                CurvePoint(step=i, tokens=i * 100, seconds=float(i), flops=float(i), bpb=bpb)
+                for i, bpb in enumerate(line)
+            ],
+        )
+        for seed, line in enumerate(losses)
+    ]
+    return Arm(
+        name=name,
+        description="",
+        learning_rate=1.0,
+        learning_rates={},
+        curves=curves,
+        final_bpb=interval([c.final for c in curves]),
+        savings=[],
+    )
+
+
+def with_savings(made: Arm, baseline: Arm) -> Arm:
+    found = [savings(made.curves, baseline.curves, axis) for axis in ("tokens", "flops", "seconds")]
+    return made.model_copy(update={"savings": found})
+
+
+BASE = arm("scratch", [8, 6, 5, 4, 3], [8, 6.1, 5, 4, 3.1], [8, 6, 5.1, 4, 3.05])
+FAST = with_savings(arm("fast", [6, 3, 2.5, 2.2, 2], [6, 3.1, 2.5, 2.2, 2], [6, 3.05, 2.5, 2.2, 2]), BASE)
+NEVER = with_savings(arm("never", [8, 7, 6, 5, 4], [8, 7, 6, 5, 4], [8, 7, 6, 5, 4]), BASE)
+ARMS = [BASE, FAST, NEVER]
+
+
+@pytest.mark.parametrize(
+    ("claim", "holds"),
+    [
+        (SavingClaim(text="", arm="fast", at_most=0.25), True),
+        (SavingClaim(text="", arm="fast", at_most=0.2), False),
+        (SavingClaim(text="", arm="best", at_most=0.26), True),
+        (SavingClaim(text="", arm="best", among=["never"], at_most=0.9), False),
+        (SavingClaim(text="", arm="never", at_most=0.9), False),
+        (OrderClaim(text="", better="fast", worse="scratch"), True),
+        (OrderClaim(text="", better="scratch", worse="fast"), False),
+        (OrderClaim(text="", better="fast", worse="scratch", margin=2), False),
+        (OrderClaim(text="", better="scratch", worse="never", at="start"), False),
+        (OrderClaim(text="", better="scratch", worse="never", at="start", margin=-0.1), True),
+        (OrderClaim(text="", better="scratch", worse="never", at=0.5), True),
+        (OrderClaim(text="", better="fast", worse="never", at="mean"), True),
+    ],
+)
+def test_claims_can_hold_and_fail(claim: SavingClaim | OrderClaim, holds: bool) -> None:
+    (decided,) = judge([claim], ARMS, "scratch")
+    assert decided.holds is holds and decided.measured
+
+
+def test_a_difference_within_seed_noise_is_not_decided() -> None:
+    noisy = arm("noisy", [8, 6, 5, 4, 2.0], [8, 6, 5, 4, 3.9], [8, 6, 5, 4, 3.0])
+    (decided,) = judge([OrderClaim(text="", better="noisy", worse="scratch")], [BASE, noisy], "scratch")
+    assert decided.holds is None and "within seed noise" in decided.measured
+
+
+def test_a_claim_about_an_unknown_arm_is_refused() -> None:
+    with pytest.raises(UserError, match="did you mean 'fast'"):
+        judge([SavingClaim(text="", arm="fats", at_most=1)], ARMS, "scratch")
+
+
+def test_verdicts() -> None:
+    yes, no, open_ = (Claim(text="", holds=h, measured="") for h in (True, False, None))
+    assert verdict([yes, yes]) == "reproduced"
+    assert verdict([yes, no]) == verdict([yes, open_]) == "partly"
+    assert verdict([no, open_]) == "not reproduced"
+    assert verdict([]) == "not run"
+
+
+def test_the_sentence_names_the_best_arm_and_its_share() -> None:
+    said = sentence(ARMS, "scratch")
+    assert "fast" in said and "25 %" in said.replace("%", " %") and "4.0 times" in said
+    assert "No warm start reached" in sentence([BASE, NEVER], "scratch")
