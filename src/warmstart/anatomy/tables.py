@@ -1,0 +1,173 @@
+"""Schema and loading of the family tables (`families/*.yaml`): one file per family, data only."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from warmstart.foundation.errors import UserError, nearest
+from warmstart.foundation.settings import Settings
+
+Part = Literal["embeddings", "positions", "attention", "mlp", "norms", "head", "other"]
+Expression = str | int | float | bool
+
+
+class AxisTable(Settings):
+    """One axis letter."""
+
+    meaning: str
+    """What the axis counts, in words."""
+    size: Expression
+    """Size as an expression of config keys and of axes above this one."""
+    scope: Literal["global", "stack", "layer"] = "layer"
+    """Range over which one index map must be shared: the model, one stack, or one block."""
+    order: Literal["free", "fixed"] = "free"
+    """`free` when entries may be permuted together; `fixed` where the index itself means something."""
+    joins: str | None = None
+    """Axis whose group this one belongs to …"""
+    joins_when: Expression = True
+    """… while this expression holds (the tied head's transform must follow the hidden axis)."""
+
+
+class EntryTable(Settings):
+    """One parameter-name template."""
+
+    dims: str
+    """Dimensions and roles in the notation `H:i (3 h e):o`."""
+    when: Expression = True
+    """Whether this model has the tensor."""
+    unit: str = "body"
+    """`body`, or a unit that a model class has or lacks as a whole."""
+    reads: Literal["self", "encoder"] = "self"
+    """`encoder` when the input are another stack's states."""
+    aliases: tuple[str, ...] = ()
+    """Other stored names of the same tensor."""
+    tied_to: str | None = None
+    """Weight whose storage it shares …"""
+    tied_when: Expression = "tied"
+    """… while this expression holds."""
+
+
+class AttentionTable(Settings):
+    """One attention per block, for counting the scores."""
+
+    stack: str
+    """Stack whose blocks hold it; its tokens are the queries."""
+    heads: Expression
+    """Query heads."""
+    dim: Expression
+    """Size of one head."""
+    keys: Literal["self", "encoder"] = "self"
+    """Where keys and values come from."""
+    when: Expression = True
+    """Whether this model has it."""
+
+
+class VocabularyTable(Settings):
+    """Where the vocabulary axis lives."""
+
+    input_rows: tuple[str, ...]
+    """Input embedding, canonical name first, then aliases."""
+    head_rows: str
+    """Output rows, `(V, H)`."""
+    head_bias: tuple[str, ...] = ()
+    """Bias per output row; the first is the one that the model adds."""
+    embedding_scale: Expression = 1.0
+    """Factor between input rows and the first block."""
+    head_scale: Expression = 1.0
+    """Factor between the last hidden state and the head."""
+
+
+class FamilyTable(Settings):
+    """Everything that is known about a family of architectures."""
+
+    family: str
+    """Name of the table."""
+    models: dict[str, dict[str, Any]]
+    """`model_type` of each member and the config values that it assumes when a key is absent."""
+    task: Expression
+    """`causal`, `masked` or `seq2seq`."""
+    prefix: str = ""
+    """What the names of a model with a head have in front, and those of the base model lack."""
+    stacks: dict[str, Expression]
+    """Stacks of blocks and the number of their layers, in order of computation."""
+    flags: dict[str, Expression] = Field(default_factory=dict)
+    """Named conditions that `when` may use."""
+    tied: Expression
+    """Whether the head's rows are the input rows."""
+    axes: dict[str, AxisTable]
+    """Axis letters, in order of dependence."""
+    constraints: tuple[str, ...] = ()
+    """Conditions on the sizes that the model class enforces."""
+    config: dict[str, Expression]
+    """Config keys to rewrite when sizes change, as expressions of axes and of `layers_<stack>`."""
+    per_layer_keys: tuple[str, ...] = ()
+    """Config keys whose value is a list with one entry per layer."""
+    max_length: Expression | None = None
+    """Longest input in tokens, or nothing when positions are relative."""
+    tensors: dict[Part, dict[str, tuple[EntryTable, ...]]]
+    """Name templates per part; `{l}` is the layer, `{s}` the stack."""
+    attention: tuple[AttentionTable, ...]
+    """The attentions of a block."""
+    units: tuple[str, ...] = ("body", "head")
+    """Units of the language model."""
+    optional_units: tuple[str, ...] = ("head",)
+    """Units that a model class may lack."""
+    head_units: tuple[str, ...] = ("head",)
+    """Units that make a model more than its base model."""
+    vocabulary: VocabularyTable
+    """Sites of the vocabulary axis."""
+    sites: dict[str, tuple[str, ...]]
+    """Modules for hooks and adapters: kind to one template per stack, in order of `stacks`."""
+    ignore: tuple[str, ...] = ()
+    """Regular expressions of stored names that hold no parameter."""
+    renames: dict[str, str] = Field(default_factory=dict)
+    """Regular expression to replacement for stored names of older releases."""
+
+    @field_validator("tensors", mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        def entries(entry: Any) -> list[dict[str, Any]]:
+            alternatives = entry if isinstance(entry, list) else [entry]
+            return [{"dims": item} if isinstance(item, str) else item for item in alternatives]
+
+        return {
+            part: {name: entries(entry) for name, entry in (names or {}).items()}
+            for part, names in value.items()
+        }
+
+
+@cache
+def tables() -> dict[str, FamilyTable]:
+    """`model_type` to family table, for every table that is shipped."""
+    found: dict[str, FamilyTable] = {}
+    for file in sorted(resources.files(__package__).joinpath("families").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            table = FamilyTable.parse(yaml.safe_load(file.read_text(encoding="utf-8")), where=file.name)
+            for model_type in table.models:
+                if model_type in found:
+                    raise ValueError(f"{file.name}: {model_type} is already in {found[model_type].family}")
+                found[model_type] = table
+    return found
+
+
+def table_for(model_type: object, *, where: object = None) -> FamilyTable:
+    """The family table of a `model_type`.
+
+    Raises:
+        UserError: No table knows it, or the config names none.
+    """
+    known = tables()
+    if isinstance(model_type, str) and model_type in known:
+        return known[model_type]
+    if not model_type:
+        raise UserError(
+            "the config names no model_type", where=where, fix="use a checkpoint saved by transformers"
+        )
+    raise UserError(
+        f"the architecture {model_type!r} is unknown here", where=where, fix=nearest(str(model_type), known)
+    )

@@ -1,0 +1,120 @@
+"""Which task a configuration stands for, and which auto class opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from warmstart.foundation.errors import UserError, nearest
+
+Task = Literal["causal", "masked", "seq2seq"]
+AUTO_CLASS: dict[Task, str] = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+PIPELINE: dict[Task, str] = {
+    "causal": "text-generation",
+    "masked": "fill-mask",
+    "seq2seq": "text2text-generation",
+}
+# parameter names of the heads of masked language models: without any of them, only the encoder is stored
+_MASKED_HEADS = ("predictions", "lm_head", "vocab_transform", "vocab_projector", "mlm", "decoder.bias")
+
+
+def _known() -> dict[Task, Mapping[str, Any]]:
+    from transformers.models.auto import modeling_auto as auto
+
+    return {
+        "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "masked": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "seq2seq": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    }
+
+
+def task_of(config: Mapping[str, Any], *, where: object = None, remote: bool = False) -> Task:
+    """The task of a raw `config.json`.
+
+    The class named in `architectures` decides. A class that is no language model (the bare body, a
+    classifier) is opened as what its family was pretrained as: encoder-decoder, masked, then causal.
+
+    Args:
+        config: The parsed `config.json`.
+        where: Folder for the message.
+        remote: Whether the folder's own code may define the model; then `auto_map` is consulted too.
+
+    Raises:
+        UserError: When no language-model class of transformers knows the architecture.
+    """
+    family, known = str(config.get("model_type", "")), _known()
+    named = (config.get("architectures") or [""])[0]
+    if remote and (task := _remote_task(config)):
+        return task
+    for task, classes in known.items():
+        given = classes.get(family, ())
+        if named and named in ((given,) if isinstance(given, str) else given):
+            return task
+    if named.endswith("ForPreTraining") and family in known["masked"]:
+        return "masked"
+    order: tuple[Task, ...] = ("causal", "masked") if config.get("is_decoder") else ("masked", "causal")
+    if config.get("is_encoder_decoder") or family == "t5":
+        order = ("seq2seq", *order)
+    for task in order:
+        if family in known[task]:
+            return task
+    if not family:
+        raise UserError(
+            "config.json names no model_type", where=where, fix="is this a checkpoint of transformers?"
+        )
+    everything = {name for classes in known.values() for name in classes}
+    hint = nearest(family, everything)
+    raise UserError(
+        f"unknown architecture {family!r}: transformers has no causal, masked or encoder-decoder language "
+        f"model of that name",
+        where=where,
+        fix=hint if hint.startswith("did") else "convert it to a family that transformers knows",
+    )
+
+
+def _remote_task(config: Mapping[str, Any]) -> Task | None:
+    mapped = config.get("auto_map") or {}
+    for task, name in AUTO_CLASS.items():
+        if name in mapped:
+            return task
+    return None
+
+
+def auto_class(task: Task) -> Any:
+    """The auto class of transformers that opens a checkpoint of this task."""
+    import transformers
+
+    return getattr(transformers, AUTO_CLASS[task])
+
+
+def lacks_masked_head(task: Task, names: list[str]) -> bool:
+    """Whether the stored tensors are an encoder without its masked-language-model head."""
+    return task == "masked" and not any(head in name for name in names for head in _MASKED_HEADS)
+
+
+def vocabulary_rows(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Rows of the input embedding as stored, else `vocab_size` of the configuration, else None."""
+    endings = (
+        "embed_tokens.weight",
+        "wte.weight",
+        "embed_in.weight",
+        "word_embeddings.weight",
+        "shared.weight",
+        "tok_embeddings.weight",
+    )
+    found = [shape[0] for name, shape in shapes.items() if name.endswith(endings) and len(shape) == 2]
+    if found:
+        return max(found)
+    text = config.get("text_config") or {}
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    return int(size) if size is not None else None
+
+
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Whether a folder claims to hold a model."""
+    return (folder / "config.json").is_file()

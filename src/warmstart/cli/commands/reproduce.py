@@ -1,0 +1,32 @@
+"""Run a published system's claim against its baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from warmstart.cli.comparison import render, summary
+from warmstart.cli.output import prints
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--scale",
+    type=click.Choice(["smoke", "small", "full"]),
+    default="small",
+    show_default=True,
+    help="Seconds, minutes on two cores, or one GPU.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="STEP.KEY=VALUE", help="Change a setting (repeatable).")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are made.")
+@click.option("--keep/--no-keep", default=True, help="Whether to file the verdict; a changed run is never filed.")
+@prints(render)
+def command(name: str, scale: str, overrides: tuple[str, ...], runs: Path, keep: bool) -> dict[str, Any]:
+    """Run the claim of system NAME (or its number; see `warmstart systems --state runs`)."""
+    from warmstart.recipes.reproduce import reproduce
+
+    result, folder = reproduce(name, scale, overrides=overrides, runs=runs, keep=keep)
+    return summary(result, folder)

@@ -1,0 +1,263 @@
+"""One optimizer step on any number of processes: forward, backward, normalise, clip, update."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.foundation.errors import MissingExtra, UserError
+from warmstart.training.parameters import make_optimizer
+from warmstart.training.state import assign, whole
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+    from warmstart.objectives import Objective
+    from warmstart.training.settings import TrainSettings
+
+
+class StepOutcome(NamedTuple):
+    """Measured in one step, over all processes; tensors on the device, so that nothing waits for it.
+
+    Attributes:
+        sums: Summed negative log-likelihood in nats and number of targets, (2,).
+        norm: Length of the gradient of the mean loss before clipping.
+    """
+
+    sums: Tensor
+    norm: Tensor
+
+
+class LossModule(nn.Module):
+    """Model and objective as one module, so that DDP, FSDP2 and `torch.compile` see the loss inside `forward`."""
+
+    def __init__(self, model: PreTrainedModel, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self._no_split_modules = [
+            name for name in (model._no_split_modules or ()) if _has_module(model, name)
+        ]  # FSDP2 shards these layers one by one
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Summed negative log-likelihood and number of targets of `batch`."""
+        return self.objective.loss(self.model, batch)
+
+
+def _has_module(model: nn.Module, class_name: str) -> bool:
+    return any(type(module).__name__ == class_name for module in model.modules())
+
+
+class Engine:
+    """Model, optimizer and processes of a run.
+
+    The loss of a step is `sum of nll / number of targets` over all passes and processes. Sums are
+    back-propagated as they are and the gradient is divided once, when the number of targets is known: averaging
+    the means of passes (what transformers did until issue #35556) weighs a target by the company it keeps.
+
+    Args:
+        model: Trained in place. With FSDP2 a sharded copy is trained and written back at the end.
+        objective: Gives the loss.
+        settings: Options of the run.
+        run_dir: Where trackers write.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, objective: Objective, settings: TrainSettings, run_dir: Path
+    ) -> None:
+        self.settings, self.model = settings, model
+        self.accelerator = make_accelerator(settings, run_dir)
+        self.sharded = bool(self.accelerator.is_fsdp2 and self.world > 1)
+        trained = copy.deepcopy(model) if self.sharded else model
+        module: nn.Module = LossModule(trained, objective)
+        if settings.gradient_checkpointing:
+            trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if settings.torch_compile:
+            module.compile(dynamic=False)
+        optimizer = make_optimizer(trained, dict(trained.named_parameters()), settings)
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.named = dict(trained.named_parameters())
+        self._trained = trained
+        self._updated = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def rank(self) -> int:
+        """This process."""
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.accelerator.is_main_process
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.accelerator.device
+
+    def step(self, passes: Iterable[dict[str, Tensor]], count: int, learning_rate: float) -> StepOutcome:
+        """Take one optimizer step over `count` forward passes.
+
+        Raises:
+            FloatingPointError: The loss or gradient is not finite; nothing was updated. Seen here on a CPU only;
+                elsewhere looking would stall the device, and the caller looks at the sums from time to time.
+        """
+        sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(self.device)
+        for number, batch in enumerate(passes, 1):
+            silent = number < count and self.world > 1
+            with self.accelerator.no_sync(self.module) if silent else contextlib.nullcontext():
+                nll, targets = self.module(batch)
+                self.accelerator.backward(nll)
+            sums += torch.stack((nll.detach().to(sums), targets.detach().to(sums)))
+        if self.world > 1:
+            sums = self.accelerator.reduce(sums, "sum")
+        norm = self._normalise(sums[1])
+        if self.device.type == "cpu" and not (torch.isfinite(sums[0]) and torch.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise FloatingPointError
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepOutcome(sums, norm)
+
+    def _normalise(self, targets: Tensor) -> Tensor:
+        """Divide gradients by the number of targets and clip them; returns their length before clipping."""
+        grads = [p.grad for p in self._updated if p.grad is not None]
+        # DDP and FSDP2 have averaged over processes: multiply by their number to have the sum again.
+        factor = (self.world / targets.clamp(min=1)).float()
+        norm = torch.nn.utils.get_total_norm(grads)
+        norm = (norm.full_tensor() if hasattr(norm, "full_tensor") else norm) * factor
+        if self.settings.max_grad_norm is not None:
+            factor = factor * (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        if self.sharded:
+            torch._foreach_mul_([g.to_local() for g in grads], factor)
+        else:  # the fused kernel divides while it updates, which saves a pass over all gradients
+            inner = getattr(self.optimizer, "optimizer", self.optimizer)
+            inner.grad_scale, inner.found_inf = 1 / factor, None
+        return norm
+
+    def share(self, value: Any) -> Any:
+        """`value` of the main process, on every process."""
+        if self.world == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value], from_process=0)[0]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Whole parameters and persistent buffers by name, tied ones once; every process must call it."""
+        persistent = self._trained.state_dict(keep_vars=True)
+        buffers = {name: b for name, b in self._trained.named_buffers() if name in persistent}
+        return {name: whole(t) for name, t in {**self.named, **buffers}.items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Inverse of `weights`."""
+        targets = {**self.named, **dict(self._trained.named_buffers())}
+        for name, value in weights.items():
+            assign(targets[name], value)
+
+    def write_back(self) -> None:
+        """Give the caller's model the trained weights (they are there already unless sharded)."""
+        if self.sharded:
+            own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+            for name, value in self.weights().items():
+                assign(own[name], value.to(own[name].device))
+
+    @contextmanager
+    def measured_model(self) -> Iterator[PreTrainedModel]:
+        """The whole model in evaluation mode; with FSDP2 a full copy, of which only the main process has use."""
+        self.write_back()
+        if self.sharded and self.is_main:
+            self.model.to(self.device)
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield self.model
+        finally:
+            self.model.train(training)
+
+    def close(self) -> None:
+        """Finish trackers and leave the model as it came, but for its weights."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if self.settings.gradient_checkpointing:
+            self._trained.gradient_checkpointing_disable()
+        self.accelerator.free_memory()
+
+
+def make_accelerator(settings: TrainSettings, run_dir: Path) -> Accelerator:
+    """Accelerator for `settings`: precision, trackers and the way processes share the work."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import (
+        DistributedDataParallelKwargs,
+        DistributedType,
+        FullyShardedDataParallelPlugin,
+        ProjectConfiguration,
+        patch_environment,
+    )
+
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    plugin = None
+    if settings.distributed == "fsdp2" and several:
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            reshard_after_forward=True,
+            cpu_ram_efficient_loading=False,  # every process has the weights already
+        )
+    overrides = {"ACCELERATE_USE_FSDP": "false"} if settings.distributed == "ddp" else {}
+    with patch_environment(**overrides):
+        accelerator = Accelerator(
+            mixed_precision="bf16" if settings.bf16 else "no",
+            log_with=trackers(settings.report_to) or None,
+            project_config=ProjectConfiguration(str(run_dir), logging_dir=str(run_dir / "trackers")),
+            fsdp_plugin=plugin,
+            step_scheduler_with_optimizer=False,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+    kind = accelerator.distributed_type
+    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise UserError("FSDP version 1 is not supported", fix="set fsdp_version: 2 in the accelerate config")
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise UserError(f"{kind.value} is not supported", fix="launch with DDP or FSDP2")
+    return accelerator
+
+
+_PACKAGES = {"comet_ml": "comet_ml", "dvclive": "dvclive", "clearml": "clearml", "aim": "aim"}
+
+
+def trackers(report_to: str | list[str]) -> list[str]:
+    """Names of the trackers to use; a tracker whose package is missing raises `MissingExtra`."""
+    import importlib.util
+
+    from accelerate.utils import LoggerType
+
+    names = [report_to] if isinstance(report_to, str) else report_to
+    names = [name for name in names if name != "none"]
+    known = sorted(str(kind.value) for kind in LoggerType if kind.value != "all")
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown tracker {name!r} in report_to", fix="choose none or " + ", ".join(known))
+        package = _PACKAGES.get(name, name)
+        if importlib.util.find_spec(package) is None:
+            if name == "tensorboard":
+                raise MissingExtra("tensorboard", "trackers", "report_to: tensorboard")
+            raise UserError(f"report_to: {name} needs the package {package}", fix=f"pip install {package}")
+    return names

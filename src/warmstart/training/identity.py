@@ -1,0 +1,54 @@
+"""What makes a run this run: a checkpoint is continued only by the run that wrote it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.settings import digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from warmstart.training.batches import Blocks
+    from warmstart.training.settings import TrainSettings
+
+FREE = frozenset(
+    "logging_steps report_to save_steps save_seconds save_total_limit distributed "
+    "per_device_train_batch_size gradient_accumulation_steps".split()
+)
+"""Settings that may differ when a run continues: they change neither the batches nor the curve."""
+
+
+def identity_of(model: PreTrainedModel, packed: Blocks, settings: TrainSettings) -> dict[str, Any]:
+    """What must be equal for a run to be continued, by the name under which a difference is reported."""
+    return {
+        **settings.model_dump(mode="json", exclude=set(FREE)),
+        "training data": packed.fingerprint,
+        "architecture": digest([(name, list(p.shape)) for name, p in model.named_parameters()]),
+        "starting model": _sample(model),
+    }
+
+
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
+    """Raise `UserError` with the first difference."""
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UserError(
+                f"the run folder holds another run: {key} was {before.get(key)!r} and is now {value!r}",
+                where=run_dir,
+                fix="choose another folder, or remove this one to start over",
+            )
+
+
+def _sample(model: PreTrainedModel) -> str:
+    """Hash of about 1024 values of each parameter: enough to tell starting models apart."""
+    total = hashlib.sha256()
+    for parameter in model.parameters():
+        flat = parameter.detach().flatten()
+        part = flat[:: max(1, flat.numel() // 1024)].float().cpu()
+        total.update(part.numpy().tobytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,163 @@
+"""Training: from a model and packed blocks to a trained model and its curve."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.files import lock
+from warmstart.training.batches import Blocks, StepBatches
+from warmstart.training.engine import Engine
+from warmstart.training.identity import identity_of
+from warmstart.training.interrupt import stop_requests
+from warmstart.training.memory import keep_freed_memory
+from warmstart.training.parameters import only_trainable
+from warmstart.training.plan import Plan
+from warmstart.training.result import TrainResult
+from warmstart.training.run import Evaluate, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from warmstart.objectives import Objective
+    from warmstart.training.settings import TrainSettings
+
+__all__ = ["Evaluate", "TrainResult", "flops_per_token", "make_objective", "train"]
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    packed: Blocks,
+    settings: TrainSettings,
+    run_dir: Path,
+    *,
+    evaluate: Evaluate | None = None,
+    lineage: Mapping[str, Any] | BaseModel | None = None,
+    resume: bool = True,
+) -> TrainResult:
+    """Train `model` in place on `packed` blocks and measure it on the way.
+
+    Under `accelerate launch` or `torchrun` every process calls this with the same arguments. On the same machine
+    with the same number of threads, a run that was stopped or killed at any moment and continued ends with bitwise
+    the weights and curve of an uninterrupted one (except under a budget in seconds).
+
+    Args:
+        model: Any causal, masked or encoder-decoder model in float32; moved to the accelerator's device.
+        tokenizer: Stored beside the weights; masked objectives ask it for their mask token.
+        packed: Blocks of `settings.block_size` token ids.
+        settings: Options.
+        run_dir: Folder of this run alone; another process that works on it is an error.
+        evaluate: Bits per byte of held-out text under the model it is given. Called before the first step, after
+            the last, and at the evaluation points; its time and its random numbers do not count.
+        lineage: Written to each checkpoint as `warmstart.json`.
+        resume: Continue from the newest whole checkpoint in `run_dir`; without it, one that exists is an error.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the state of the last whole step is saved.
+        UserError: No budget, blocks of another size, a run folder in use or of another run, a full disk, or a
+            loss that is not finite.
+    """
+    run_dir = Path(run_dir)
+    _check_blocks(packed, settings)
+    objective = make_objective(model, tokenizer, settings)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_requests())
+        stack.enter_context(only_trainable(model, settings.trainable))
+        stack.enter_context(_training_mode(model))
+        identity = identity_of(model, packed, settings)
+        flops = flops_per_token(model, settings.block_size)
+        engine = Engine(model, objective, settings, run_dir)
+        stack.callback(engine.close)
+        if engine.is_main:
+            stack.enter_context(lock(run_dir))
+        if engine.device.type == "cpu":
+            keep_freed_memory()
+        batches = StepBatches(
+            packed,
+            objective,
+            seed=settings.seed,
+            rows=settings.per_device_train_batch_size,
+            passes=settings.gradient_accumulation_steps,
+            rank=engine.rank,
+            world=engine.world,
+            device=engine.device,
+        )
+        stack.enter_context(batches)
+        run = Run(
+            engine=engine,
+            batches=batches,
+            tokenizer=tokenizer,
+            run_dir=run_dir,
+            evaluate=evaluate,
+            stop=stop,
+            lineage=_plain(lineage),
+            identity={**identity, "blocks per step": batches.global_rows},
+            flops_per_token=flops,
+            plan=Plan.of(
+                settings,
+                tokens_per_step=batches.global_rows * settings.block_size,
+                num_blocks=len(packed),
+            ),
+        )
+        run.begin(resume)
+        return run.to_the_end()
+
+
+def make_objective(model: PreTrainedModel, tokenizer: Any, settings: TrainSettings) -> Objective:
+    """The objective that `settings` names; `auto` takes the one that `model` was made for."""
+    from warmstart.objectives import objectives
+
+    table = {"name": settings.objective} if isinstance(settings.objective, str) else dict(settings.objective)
+    name = table.pop("name", "auto")
+    if name == "auto":
+        encoder_decoder = getattr(model.config, "is_encoder_decoder", False)
+        masked = type(model).__name__.endswith("ForMaskedLM")
+        name = "span" if encoder_decoder else "masked" if masked else "causal"
+    entry = objectives.get(name, where="objective")
+    return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer)
+
+
+def flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
+    """Floating-point operations of training on one token, from the anatomy of the family.
+
+    Families without an anatomy count six per parameter (Kaplan et al., arXiv 2001.08361).
+    """
+    from warmstart.anatomy import anatomy_of
+
+    try:
+        return float(anatomy_of(model.config).flops_per_token(sequence_length))
+    except UserError:
+        return 6.0 * sum(p.numel() for p in model.parameters())
+
+
+@contextlib.contextmanager
+def _training_mode(model: PreTrainedModel) -> Iterator[None]:
+    before = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def _check_blocks(packed: Blocks, settings: TrainSettings) -> None:
+    if not len(packed):
+        raise UserError("the text is shorter than one block", fix="give more text or a smaller block_size")
+    length = len(packed[0])
+    if length != settings.block_size:
+        raise UserError(
+            f"block_size is {settings.block_size}, but the text was packed in blocks of {length}",
+            fix=f"set block_size: {length}",
+        )
+
+
+def _plain(lineage: Mapping[str, Any] | BaseModel | None) -> dict[str, Any] | None:
+    if isinstance(lineage, BaseModel):
+        return lineage.model_dump(mode="json")
+    return dict(lineage) if lineage is not None else None

@@ -1,0 +1,124 @@
+"""Options of training, under the names that Hugging Face users know."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.settings import Settings
+
+
+class TrainSettings(Settings):
+    """How long, how fast and with what a model is trained. Exactly one budget (`max_…`, `num_…`) is given."""
+
+    objective: str | dict[str, Any] = "auto"
+    """What the model is asked: `causal`, `masked`, `span`, or a table `{name: masked, …}` with the objective's
+    own settings; `auto` takes the one the model was made for."""
+    block_size: int = Field(default=256, ge=2)
+    """Tokens per training block."""
+
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Budget in training tokens; the last step is taken whole."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Budget in optimizer steps."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Budget in seconds of training; evaluation and saving do not count. The length of such a run, and so its
+    schedule, depends on the machine: it cannot be repeated bit for bit."""
+    num_train_epochs: float | None = Field(default=None, gt=0)
+    """Budget in passes over the blocks."""
+
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    """Blocks per process and forward pass."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Forward passes per optimizer step. The loss is the mean over all targets of the step, however they are
+    spread over passes and processes, so this changes memory and speed, not the result."""
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Peak learning rate."""
+    lr_scheduler_type: str = "warmup-stable-decay"
+    """Schedule of the learning rate: `warmup-stable-decay`, `cosine`, `linear` or `constant`."""
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    """Share of the budget in which the rate rises linearly from near zero to its peak."""
+    decay_ratio: float = Field(default=0.2, ge=0, le=1)
+    """Share of the budget, at its end, in which warmup-stable-decay lowers the rate."""
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Final rate as a share of the peak (not for `constant`)."""
+
+    weight_decay: float = Field(default=0.1, ge=0)
+    """AdamW's decoupled decay. It acts on the weight matrices of the body only: not on biases, norms, other
+    vectors, embeddings, or the output head (tied and untied heads are treated alike)."""
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of AdamW's second moment; 0.95 forgets sooner than the usual 0.999, which short runs need."""
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of AdamW's second moment."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients longer than this are shortened to it; null switches clipping off."""
+    trainable: Literal["all", "embeddings"] | list[str] = "all"
+    """Which parameters learn: `all`; `embeddings` (input rows, output rows and their bias; the body is frozen);
+    or a list of regular expressions, of which one must be found in a parameter's name."""
+
+    bf16: bool = False
+    """Compute in bfloat16 by autocast; weights, gradients and optimizer state stay float32."""
+    torch_compile: bool = False
+    """Compile the model with `torch.compile`: slower to start, often faster on a GPU."""
+    fast_kernels: bool = True
+    """On a CPU, replace the slowest parts of known model families by equal but faster ones while training (see
+    `warmstart.training.kernels`)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    distributed: Literal["auto", "ddp", "fsdp2"] = "auto"
+    """How several processes share the work: what `accelerate launch` was told, else DDP (`auto`); a copy of the
+    model per process (`ddp`); or sharded parameters, gradients and optimizer state (`fsdp2`)."""
+
+    eval_steps: int | None = Field(default=None, gt=0)
+    """Measure every so many steps. Before the first and after the last step the model is always measured."""
+    eval_points: list[float] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    """Further moments to measure: fractions of the budget (up to 1) or numbers of training tokens (above 1)."""
+    logging_steps: int = Field(default=10, ge=1)
+    """Steps between two entries of the training loss in `events.jsonl` and the trackers."""
+    report_to: str | list[str] = "none"
+    """Trackers: `none`, `tensorboard`, `wandb`, `mlflow`, `comet_ml`, `trackio`, `swanlab`, …, or a list."""
+
+    save_steps: int | None = Field(default=None, gt=0)
+    """Save a checkpoint every so many steps; one is always saved at the end."""
+    save_seconds: float | None = Field(default=300.0, gt=0)
+    """Save a checkpoint when so many seconds of work have passed since the last one; null switches it off."""
+    save_total_limit: int | None = Field(default=2, ge=1)
+    """Newest checkpoints to keep; null keeps all."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the order of blocks, masking and dropout."""
+
+    @field_validator("lr_scheduler_type", mode="before")
+    @classmethod
+    def _known_schedule(cls, value: Any) -> Any:
+        from warmstart.training.schedule import schedules
+
+        if not isinstance(value, str):
+            return value
+        name = value.replace("_", "-")
+        if name not in schedules:
+            try:
+                schedules.get(name)
+            except UserError as error:
+                raise ValueError(f"{error.what}; {error.fix}") from None
+        return name
+
+    @field_validator("eval_points")
+    @classmethod
+    def _positive_points(cls, value: list[float]) -> list[float]:
+        if any(point <= 0 for point in value):
+            raise ValueError("points are fractions of the budget or numbers of tokens above zero")
+        return sorted(set(value))
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainSettings:
+        names = ("max_tokens", "max_steps", "max_seconds", "num_train_epochs")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"only one budget can hold, but {' and '.join(given)} are given")
+        return self

@@ -1,0 +1,219 @@
+"""Everything of a tokenizer.json except its vocabulary: from a kind, or from another tokenizer."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from warmstart.foundation.errors import UserError, nearest
+from warmstart.vocabulary.settings import Kind, TokenizerSettings
+from warmstart.vocabulary.tokens import ROLES, Style, backend_state, special_roles, style_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+KINDS: dict[str, Kind] = {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}
+_METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+_ANGLED = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
+_SQUARE = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+
+
+@dataclass
+class Skeleton:
+    """A tokenizer without vocabulary.
+
+    Attributes:
+        kind: Which model is trained.
+        style: How spaces and bytes are written.
+        state: A tokenizer.json dictionary whose `model` holds only options.
+        front: Special tokens with the first ids, in order; `added_tokens` entries without ids.
+        back: Special tokens with the last ids.
+        roles: Role -> string.
+        options: Keyword arguments of `PreTrainedTokenizerFast` (roles, input names, maximal length, …).
+    """
+
+    kind: Kind
+    style: Style
+    state: dict[str, Any]
+    front: list[dict[str, Any]]
+    back: list[dict[str, Any]]
+    roles: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def special_count(self) -> int:
+        """Number of special tokens."""
+        return len(self.front) + len(self.back)
+
+
+def skeleton(settings: TokenizerSettings, like: PreTrainedTokenizerFast | None = None) -> Skeleton:
+    """The parts around the vocabulary, from `like` or from the usual ones of the kind."""
+    made = _from_tokenizer(settings, like) if like is not None else _from_kind(settings)
+    for content in settings.additional_special_tokens:
+        if content not in {token["content"] for token in (*made.front, *made.back)}:
+            made.back.append(_added(content))
+            made.options.setdefault("extra_special_tokens", []).append(content)
+    if settings.lowercase:
+        made.state["normalizer"] = _before({"type": "Lowercase"}, made.state.get("normalizer"))
+    if settings.model_max_length:
+        made.options["model_max_length"] = settings.model_max_length
+    return made
+
+
+def _from_kind(settings: TokenizerSettings) -> Skeleton:
+    kind: Kind = settings.kind or "bpe"
+    unknown = sorted(set(settings.special_tokens) - set(ROLES))
+    if unknown:
+        raise UserError(
+            f"unknown role {unknown[0]!r}", where="special_tokens", fix=nearest(unknown[0], ROLES)
+        )
+    usual = dict(_SQUARE if kind == "wordpiece" else _ANGLED)
+    roles = usual | settings.special_tokens
+    front = [_added(content) for content in dict.fromkeys(roles.values()) if content != roles["mask"]]
+    mask = _added(roles["mask"], lstrip=kind != "wordpiece")  # as RoBERTa: the mask takes the space before it
+    back = [] if kind == "wordpiece" else [mask]
+    front += [mask] if kind == "wordpiece" else []
+    options: dict[str, Any] = {f"{role}_token": content for role, content in roles.items()}
+    if kind == "wordpiece":
+        template = settings.template or "both"
+        opening, closing = roles.get("cls"), roles.get("sep")
+    else:
+        template = settings.template or ("none" if kind == "bpe" else "both")
+        opening, closing = roles.get("bos"), roles.get("eos")
+        options |= {"cls_token": roles.get("cls", opening), "sep_token": roles.get("sep", closing)}
+        options["model_input_names"] = ["input_ids", "attention_mask"]
+    state: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": _normaliser(settings, kind),
+        "post_processor": _template(template, opening, closing, pairs=kind == "wordpiece"),
+    }
+    if kind == "bpe":
+        state |= {"pre_tokenizer": _BYTE_LEVEL, "decoder": _BYTE_LEVEL}
+        state["model"] = {"type": "BPE", "byte_fallback": False, "fuse_unk": False, "ignore_merges": False}
+        style: Style = "bytes"
+    elif kind == "unigram":
+        state |= {"pre_tokenizer": _METASPACE, "decoder": _METASPACE}
+        state["model"], style = {"type": "Unigram", "byte_fallback": False}, "metaspace"
+    else:
+        state["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+        state["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+        state["model"], style = _wordpiece_options(roles["unk"]), "wordpiece"
+    return Skeleton(kind, style, state, front, back, roles, options)
+
+
+def _from_tokenizer(settings: TokenizerSettings, like: PreTrainedTokenizerFast) -> Skeleton:
+    state = backend_state(like)
+    model = state["model"]
+    kind = KINDS.get(model["type"])
+    if kind is None:
+        raise UserError(f"a {model['type']} tokenizer cannot be followed", where=settings.like)
+    if settings.kind not in (None, kind):
+        raise UserError(
+            f"`like` is a {kind} tokenizer, `kind` asks for {settings.kind}",
+            where=settings.like,
+            fix="remove one of the two",
+        )
+    roles = {role: str(value) for role in ROLES if (value := getattr(like, f"{role}_token", None)) is not None}
+    known = {token["id"]: token for token in state.get("added_tokens", [])}
+    half = len(like) / 2
+    front, back = [], []
+    for index, names in sorted(special_roles(like).items()):
+        content = like.convert_ids_to_tokens(index)
+        entry = {k: v for k, v in known.get(index, _added(content)).items() if k != "id"}
+        named = names != ("additional",)
+        (front if named and index < half else back).append(entry | {"special": True})
+    style = style_of(state)
+    state = copy.deepcopy(state) | {"truncation": None, "padding": None, "added_tokens": []}
+    state["model"] = {k: v for k, v in model.items() if k not in ("vocab", "merges", "unk_id")}
+    state["model"] |= {"dropout": None, "ignore_merges": False} if kind == "bpe" else {}
+    options: dict[str, Any] = {f"{role}_token": content for role, content in roles.items()}
+    options["extra_special_tokens"] = [
+        token["content"] for token in (*front, *back) if token["content"] not in roles.values()
+    ]
+    options["model_input_names"] = list(like.model_input_names)
+    for name in ("padding_side", "truncation_side", "clean_up_tokenization_spaces", "chat_template"):
+        if getattr(like, name, None) is not None:
+            options[name] = getattr(like, name)
+    if like.model_max_length and like.model_max_length < 10**12:  # the sentinel for "not set" is 1e30
+        options["model_max_length"] = like.model_max_length
+    return Skeleton(kind, style, state, front, back, roles, options)
+
+
+def fill_template(state: Any, ids: dict[str, int]) -> Any:
+    """The post-processor with the new ids of its special tokens.
+
+    Raises:
+        UserError: When it names a token that is not a special token.
+    """
+    if isinstance(state, list):
+        return [fill_template(item, ids) for item in state]
+    if not isinstance(state, dict):
+        return state
+    state = dict(state)
+    try:
+        if state.get("type") == "TemplateProcessing":
+            state["special_tokens"] = {
+                name: entry | {"ids": [ids[token] for token in entry["tokens"]]}
+                for name, entry in state["special_tokens"].items()
+            }
+        elif state.get("type") in ("BertProcessing", "RobertaProcessing"):
+            state |= {key: [state[key][0], ids[state[key][0]]] for key in ("sep", "cls")}
+        elif state.get("type") == "Sequence":
+            state["processors"] = fill_template(state["processors"], ids)
+    except KeyError as error:
+        raise UserError(f"the template uses the token {error}, which is not special") from error
+    return state
+
+
+def _added(content: str, *, lstrip: bool = False) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": lstrip, "rstrip": False, "normalized": False, "special": True}
+    return {"content": content, **flags}
+
+
+def _normaliser(settings: TokenizerSettings, kind: Kind) -> dict[str, Any] | None:
+    usual = {"bpe": "none", "unigram": "nfkc", "wordpiece": "bert"}[kind]
+    name = settings.normalization or usual
+    if name == "bert":
+        lower = bool(settings.lowercase)
+        bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+        return bert | {"strip_accents": None, "lowercase": lower}
+    return None if name == "none" else {"type": name.upper()}
+
+
+def _before(first: dict[str, Any], rest: dict[str, Any] | None) -> dict[str, Any]:
+    if rest is None:
+        return first
+    if rest["type"] == "BertNormalizer":
+        return rest | {"lowercase": True}
+    inner = rest["normalizers"] if rest["type"] == "Sequence" else [rest]
+    return {"type": "Sequence", "normalizers": [first, *inner]}
+
+
+def _wordpiece_options(unk: str) -> dict[str, Any]:
+    limits = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    return {"type": "WordPiece", "unk_token": unk, **limits}
+
+
+def _template(kind: str, opening: str | None, closing: str | None, *, pairs: bool) -> dict[str, Any] | None:
+    if kind == "none":
+        return None
+    start = [opening] if kind in ("bos", "both") and opening else []
+    end = [closing] if kind in ("eos", "both") and closing else []
+
+    def special(token: str, type_id: int = 0) -> dict[str, Any]:
+        return {"SpecialToken": {"id": token, "type_id": type_id}}
+
+    def text(name: str, type_id: int = 0) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": type_id}}
+
+    second = 1 if pairs else 0
+    single = [*map(special, start), text("A"), *map(special, end)]
+    middle = [] if pairs else [special(token) for token in end]
+    both = [*single, *middle, text("B", second), *(special(token, second) for token in end)]
+    table = {token: {"id": token, "ids": [0], "tokens": [token]} for token in (*start, *end)}
+    return {"type": "TemplateProcessing", "single": single, "pair": both, "special_tokens": table}

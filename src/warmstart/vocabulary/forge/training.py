@@ -1,0 +1,206 @@
+"""Training the vocabulary itself, and putting it into a skeleton with the ids in a settled order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from warmstart.foundation.errors import UserError
+from warmstart.vocabulary.forge.skeleton import Skeleton, fill_template
+from warmstart.vocabulary.settings import TokenizerSettings
+from warmstart.vocabulary.tokens import byte_alphabet, splits_words
+
+_CHUNK = 1000  # texts handed over at a time; the trainer itself keeps only word counts
+_DECIMALS = 3
+"""Digits kept of Unigram scores: the trainer sums in an order that differs from process to process, which
+moves scores by up to about 1e-10; rounded, they come out equal."""
+
+
+def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSettings) -> dict[str, Any]:
+    """A complete tokenizer.json dictionary, trained on `texts`.
+
+    Ids run: front special tokens, byte pieces where there are any, learned tokens, back special tokens. The
+    learned part is trained without special tokens, which therefore never take part in merges.
+
+    The result depends on the texts alone. For WordPiece that takes a first pass over the texts: the trainer
+    numbers its `##` characters in the order of a randomly seeded hash table and breaks ties by these numbers,
+    so the alphabet is settled beforehand. `texts` may be a one-shot iterator; it is then kept in a temporary
+    file between the passes.
+
+    Raises:
+        UserError: When the text is empty or the vocabulary size has no room for the obligatory tokens.
+    """
+    from tokenizers import Tokenizer
+
+    fallback = bool(skeleton.state["model"].get("byte_fallback"))
+    fixed = skeleton.special_count + (256 if fallback else 0)
+    room = settings.vocab_size - fixed
+    least = 256 if skeleton.style == "bytes" else 1
+    if room < least:
+        raise UserError(
+            f"vocab_size {settings.vocab_size} has no room for {fixed} fixed and {least} basic tokens",
+            where="tokenizer",
+            fix=f"set vocab_size to at least {fixed + least}",
+        )
+    bare = {**skeleton.state, "model": _empty_model(skeleton), "post_processor": None}
+    if skeleton.style == "metaspace" and bare.get("pre_tokenizer") is None:
+        # Llama-style BPE has no pre-tokeniser; merges across spaces are still not wanted while training
+        bare["pre_tokenizer"] = {
+            "type": "Split",
+            "pattern": {"String": "▁"},
+            "behavior": "MergedWithNext",
+            "invert": False,
+        }
+    tokenizer = Tokenizer.from_str(json.dumps(bare))
+    if skeleton.kind == "wordpiece":
+        texts = texts if not isinstance(texts, Iterator) else _Spooled(texts)
+        alphabet = _alphabet(texts, tokenizer, settings.limit_alphabet)
+        texts = _within(texts, tokenizer, set(alphabet))
+        trainer = _wordpiece_trainer(skeleton, settings, room, alphabet)
+    else:
+        trainer = _trainer(skeleton, settings, room)
+    counted = _Counted(texts)
+    tokenizer.train_from_iterator(counted.chunks(), trainer=trainer)
+    if not counted.characters:
+        raise UserError("the corpus has no text to train a tokenizer on", where=settings.corpus.path)
+    learned = json.loads(tokenizer.to_str())["model"]
+    return assemble(skeleton, learned, fallback=fallback)
+
+
+def assemble(skeleton: Skeleton, learned: dict[str, Any], *, fallback: bool) -> dict[str, Any]:
+    """Put a learned model (the `model` table of a tokenizer.json) into the skeleton."""
+    front = [token["content"] for token in skeleton.front]
+    back = [token["content"] for token in skeleton.back]
+    reserved = {*front, *back}
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)] if fallback else []
+    fixed = {*reserved, *pieces}
+    model = dict(skeleton.state["model"])
+    if skeleton.kind == "unigram":
+        scored = [(piece, round(score, _DECIMALS)) for piece, score in learned["vocab"] if piece not in fixed]
+        scored.sort(key=lambda pair: (-pair[1], pair[0]))
+        model["vocab"] = [[piece, 0.0] for piece in (*front, *pieces)] + [list(pair) for pair in scored]
+        unk = skeleton.roles.get("unk")
+        model["unk_id"] = front.index(unk) if unk in front else None
+        strings = [piece for piece, _ in model["vocab"]]
+    else:
+        ordered = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+        strings = [*front, *pieces, *(piece for piece in ordered if piece not in fixed)]
+        model["vocab"] = {piece: index for index, piece in enumerate(strings)}
+        if skeleton.kind == "bpe":
+            model["merges"] = [list(m) if not isinstance(m, str) else m for m in learned["merges"]]
+            if (unk := model.get("unk_token")) is not None and unk not in reserved:
+                model["unk_token"] = None
+    ids = {string: index for index, string in enumerate([*strings, *back])}
+    added = [{"id": ids[token["content"]], **token} for token in (*skeleton.front, *skeleton.back)]
+    template = fill_template(skeleton.state.get("post_processor"), ids)
+    return {**skeleton.state, "added_tokens": added, "post_processor": template, "model": model}
+
+
+def _empty_model(skeleton: Skeleton) -> dict[str, Any]:
+    options = dict(skeleton.state["model"])
+    if skeleton.kind == "unigram":
+        return {**options, "vocab": [["<unk>", 0.0]], "unk_id": 0, "byte_fallback": False}
+    if skeleton.kind == "bpe":
+        return {**options, "vocab": {}, "merges": [], "unk_token": None, "byte_fallback": False}
+    return {**options, "vocab": {options["unk_token"]: 0}}
+
+
+def _trainer(skeleton: Skeleton, settings: TokenizerSettings, room: int) -> Any:
+    from tokenizers import trainers
+
+    if skeleton.kind == "unigram":
+        # the trainer needs an unknown token; it is cut away again, hence one more
+        return trainers.UnigramTrainer(
+            vocab_size=room + 1,
+            unk_token="<unk>",
+            special_tokens=["<unk>"],
+            max_piece_length=settings.max_piece_length,
+            show_progress=False,
+        )
+    byte_level = skeleton.style == "bytes"
+    options: dict[str, Any] = {"limit_alphabet": settings.limit_alphabet}
+    if byte_level:
+        options = {"initial_alphabet": sorted(byte_alphabet())}
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if skeleton.state["model"].get(name):
+            options[name] = skeleton.state["model"][name]
+    return trainers.BpeTrainer(
+        vocab_size=room, min_frequency=settings.min_frequency, show_progress=False, **options
+    )
+
+
+def _wordpiece_trainer(
+    skeleton: Skeleton, settings: TokenizerSettings, room: int, alphabet: list[str]
+) -> Any:
+    from tokenizers import trainers
+
+    options = skeleton.state["model"]
+    prefix = options["continuing_subword_prefix"]
+    inside = [prefix + character for character in alphabet if not splits_words(character)]
+    return trainers.WordPieceTrainer(
+        vocab_size=room + 1,  # the unknown token is among them and already counted as special
+        special_tokens=[options["unk_token"], *alphabet, *inside],
+        min_frequency=settings.min_frequency,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix=prefix,
+        show_progress=False,
+    )
+
+
+def _alphabet(texts: Iterable[str], tokenizer: Any, limit: int) -> list[str]:
+    """The `limit` most frequent characters as the trainer will see them, in order of code point."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        seen = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+        counts.update("".join(seen.split()))
+    kept = sorted(counts, key=lambda character: (-counts[character], character))[:limit]
+    return sorted(kept)
+
+
+def _within(texts: Iterable[str], tokenizer: Any, alphabet: set[str]) -> Iterator[str]:
+    """Texts without the words that contain a character outside the alphabet; normalised where that occurs."""
+    for text in texts:
+        seen = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+        if set("".join(seen.split())) <= alphabet:
+            yield text
+        else:
+            yield " ".join(word for word in seen.split() if set(word) <= alphabet)
+
+
+class _Spooled:
+    """A one-shot iterator made repeatable: the first pass is written to a temporary file."""
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        import tempfile
+
+        self._texts: Iterator[str] | None = texts
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        if self._texts is not None:
+            for text in self._texts:
+                self._file.write(json.dumps(text) + "\n")
+            self._texts = None
+        self._file.seek(0)
+        for line in self._file:
+            yield json.loads(line)
+
+
+class _Counted:
+    """Hands texts over in chunks and counts what went by."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts, self.characters = texts, 0
+
+    def chunks(self) -> Iterator[list[str]]:
+        batch: list[str] = []
+        for text in self._texts:
+            self.characters += len(text.strip())
+            batch.append(text)
+            if len(batch) == _CHUNK:
+                yield batch
+                batch = []
+        if batch:
+            yield batch

@@ -1,0 +1,95 @@
+"""Opening tokenizers wherever they lie: a folder, a bare tokenizer.json, a checkpoint, a hub id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.foundation.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+USUAL_ROLES = {
+    "<s>": ("bos", "cls"),
+    "</s>": ("eos", "sep"),
+    "<pad>": ("pad",),
+    "<unk>": ("unk",),
+    "<mask>": ("mask",),
+    "[PAD]": ("pad",),
+    "[UNK]": ("unk",),
+    "[CLS]": ("cls",),
+    "[SEP]": ("sep",),
+    "[MASK]": ("mask",),
+    "<|endoftext|>": ("bos", "eos", "unk"),
+    "<|begin_of_text|>": ("bos",),
+    "<|end_of_text|>": ("eos",),
+    "<bos>": ("bos",),
+    "<eos>": ("eos",),
+}
+"""Roles of special tokens in a bare tokenizer.json, which does not state them."""
+
+
+def open_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """A fast tokenizer from a folder, a tokenizer.json file, a checkpoint or a hub id.
+
+    A bare tokenizer.json has no roles; they are read off the usual strings (`<s>`, `[CLS]`, …).
+
+    Raises:
+        UserError: When there is no tokenizer, or only a slow one.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return bare_tokenizer(path)
+    if path.is_dir() and (path / "tokenizer.json").is_file() and not (path / "tokenizer_config.json").is_file():
+        return bare_tokenizer(path / "tokenizer.json")
+    if path.is_dir() and not (path / "config.json").is_file():
+        if not (path / "tokenizer.json").is_file():
+            raise UserError("there is no tokenizer.json", where=path, fix="give a tokenizer folder or file")
+        from transformers import PreTrainedTokenizerFast
+
+        return _checked(_loaded(PreTrainedTokenizerFast.from_pretrained, path), path)
+    from warmstart.checkpoint import resolve
+
+    return _checked(resolve(str(source), trust_remote_code=trust_remote_code).load_tokenizer(), source)
+
+
+def bare_tokenizer(file: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer from a `tokenizer.json` alone."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        backend = Tokenizer.from_str(json.dumps(state))
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise UserError(
+            f"not a tokenizer.json: {error}", where=file, fix="give a file written by the tokenizers library"
+        ) from error
+    roles: dict[str, Any] = {}
+    for token in state.get("added_tokens", []):
+        for role in USUAL_ROLES.get(token["content"], ()):
+            if token.get("special"):
+                roles.setdefault(f"{role}_token", token["content"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
+
+
+def _loaded(load: Any, path: Path) -> Any:
+    try:
+        return load(path)
+    except Exception as error:
+        raise UserError(
+            f"the tokenizer cannot be opened: {error}", where=path, fix="check its tokenizer.json"
+        ) from error
+
+
+def _checked(tokenizer: Any, source: object) -> PreTrainedTokenizerFast:
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer",
+            where=source,
+            fix="convert it to a tokenizer.json first",
+        )
+    checked: PreTrainedTokenizerFast = tokenizer
+    return checked
