@@ -101,7 +101,7 @@ def test_anatomy_is_frozen_and_travels_between_processes(variant):
 
 
 def test_a_misspelt_key_in_a_table_is_named():
-    table = tables()["gpt2"].model_dump()
+    table = tables()["gpt2"].model_dump(mode="json")
     with pytest.raises(UserError, match="did you mean 'axes'"):
         FamilyTable.parse({**table, "axs": table["axes"]}, where="x.yaml")
 

@@ -62,7 +62,11 @@ def comparison(seeds: tuple[int, ...] = (0, 1, 2), arms: tuple[str, ...] = tuple
     found = []
     for name in arms:
         curves = [_curve(name, seed) for seed in seeds]
-        own = [] if name == "scratch" else [_saving(curves, base, axis) for axis in ("tokens", "flops", "seconds")]
+        own = (
+            []
+            if name == "scratch"
+            else [_saving(curves, base, axis) for axis in ("tokens", "flops", "seconds")]
+        )
         found.append(
             Arm(
                 name=name,
@@ -74,7 +78,11 @@ def comparison(seeds: tuple[int, ...] = (0, 1, 2), arms: tuple[str, ...] = tuple
                 savings=own,
                 sample=" steht auf einer Straße und hält einen Hund an der Leine. Zwei Männer in roten Hemden "
                 "spielen Fußball <b>auf</b> dem Feld & lachen.",
-                extra={"parameters": 6_291_456, "start seconds of the surgery": 1.73, "start copied rows": 0.41},
+                extra={
+                    "parameters": 6_291_456,
+                    "start seconds of the surgery": 1.73,
+                    "start copied rows": 0.41,
+                },
             )
         )
     source = {

@@ -58,11 +58,29 @@ def source(result: ComparisonResult) -> str:
 def test_every_part_of_the_result_is_on_the_page(result: ComparisonResult, source: str) -> None:
     page = Page(source)
     assert not page.open
-    wanted = [result.sentence, result.title, result.sample_before, result.date, "partly reproduced", "What this means"]
+    wanted = [
+        result.sentence,
+        result.title,
+        result.sample_before,
+        result.date,
+        "partly reproduced",
+        "What this means",
+    ]
     wanted += [arm.sample for arm in result.arms] + [arm.description for arm in result.arms]
     wanted += [part for claim in result.claims for part in (claim.text, claim.measured)]
-    wanted += [*result.data, *result.data.values(), "transplant", "captions-en", "de-bpe-8k", "AMD EPYC", "wechsel"]
-    wanted += [f"{arm.final_bpb.mean:.3f}" for arm in result.arms] + ["warmup_stable_decay", "max_tokens: 819200"]
+    wanted += [
+        *result.data,
+        *result.data.values(),
+        "transplant",
+        "captions-en",
+        "de-bpe-8k",
+        "AMD EPYC",
+        "wechsel",
+    ]
+    wanted += [f"{arm.final_bpb.mean:.3f}" for arm in result.arms] + [
+        "warmup_stable_decay",
+        "max_tokens: 819200",
+    ]
     missing = [text for text in wanted if text not in page.text]
     assert not missing
     assert page.text.index(result.sentence) < page.text.index("Loss curves")
@@ -84,7 +102,10 @@ def test_the_page_needs_nothing_from_outside(source: str) -> None:
 
 def test_text_of_models_and_people_is_never_markup(result: ComparisonResult) -> None:
     nasty = "</pre><script>alert(1)</script><img src=http://x.example/y onerror=alert(2)> $\\frac{1}$ {{ 7*7 }} ]]> \x00"
-    arms = [arm.model_copy(update={"name": f"{arm.name}{nasty}", "sample": nasty, "description": nasty}) for arm in result.arms]
+    arms = [
+        arm.model_copy(update={"name": f"{arm.name}{nasty}", "sample": nasty, "description": nasty})
+        for arm in result.arms
+    ]
     changed = result.model_copy(
         update={
             "arms": arms,
@@ -118,7 +139,9 @@ def test_ids_are_unique_and_drawings_are_described(source: str) -> None:
 
 
 def test_both_colour_schemes_are_readable(source: str) -> None:
-    light, dark = re.search(r":root \{(.*?)\}.*?dark\) \{\s*:root \{(.*?)\}", source, flags=re.DOTALL).groups()
+    light, dark = re.search(
+        r":root \{(.*?)\}.*?dark\) \{\s*:root \{(.*?)\}", source, flags=re.DOTALL
+    ).groups()
     for block in (light, dark):
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
         for name, colour in colours.items():
@@ -141,7 +164,9 @@ def contrast(a: str, b: str) -> float:
 
 
 def test_the_downloads_are_what_they_say(result: ComparisonResult, source: str, tmp_path: Path) -> None:
-    pictures = [base64.b64decode(data) for data in re.findall(r'href="data:image/png;base64,([^"]+)"', source)]
+    pictures = [
+        base64.b64decode(data) for data in re.findall(r'href="data:image/png;base64,([^"]+)"', source)
+    ]
     exported = export_plots(result, tmp_path / "plots")
     assert [path.name for path in exported] == ["curves.png", "savings.png"]
     assert pictures == [path.read_bytes() for path in exported]
@@ -157,7 +182,9 @@ def test_the_same_result_gives_the_same_page(result: ComparisonResult, source: s
 
 def test_a_failed_warm_start_is_told_plainly(result: ComparisonResult) -> None:
     never = [Saving(axis=a, reached=False, cost=None, ratio=None) for a in ("tokens", "flops", "seconds")]
-    arms = [arm if arm.name == "scratch" else arm.model_copy(update={"savings": never}) for arm in result.arms]
+    arms = [
+        arm if arm.name == "scratch" else arm.model_copy(update={"savings": never}) for arm in result.arms
+    ]
     changed = result.model_copy(update={"arms": arms, "verdict": "not reproduced"})
     text = Page(render_report(changed)).text
     assert "saved nothing that can be shown" in text
@@ -175,7 +202,12 @@ def test_curves_with_holes_and_other_grids_are_drawn(result: ComparisonResult) -
     arm = result.arms[1]
     first, second, *rest = arm.curves
     holed = first.model_copy(
-        update={"points": [p.model_copy(update={"bpb": math.nan if i == 3 else p.bpb}) for i, p in enumerate(first.points)]}
+        update={
+            "points": [
+                p.model_copy(update={"bpb": math.nan if i == 3 else p.bpb})
+                for i, p in enumerate(first.points)
+            ]
+        }
     )
     thinned = second.model_copy(update={"points": second.points[::2]})
     changed = arm.model_copy(update={"curves": [holed, thinned, *rest]})
@@ -185,7 +217,9 @@ def test_curves_with_holes_and_other_grids_are_drawn(result: ComparisonResult) -
 
 def test_a_plain_training_run_has_a_page_too(tmp_path: Path) -> None:
     curve = comparison().arms[3].curves[0]
-    path = write_run_report(curve, tmp_path / "run.html", title="My run", name="mine", sample="written", date="2026-01-02")
+    path = write_run_report(
+        curve, tmp_path / "run.html", title="My run", name="mine", sample="written", date="2026-01-02"
+    )
     text = Page(path.read_text(encoding="utf-8")).text
     assert "My run" in text
     assert "written" in text

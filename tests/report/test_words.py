@@ -23,14 +23,20 @@ def test_percent(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(2.54, "2.5 s"), (59.7, "1 min 0 s"), (133, "2 min 13 s"), (3600, "1 h 0 min"), (86399, "23 h 59 min")]
+    ("value", "text"),
+    [(2.54, "2.5 s"), (59.7, "1 min 0 s"), (133, "2 min 13 s"), (3600, "1 h 0 min"), (86399, "23 h 59 min")],
 )
 def test_duration(value: float, text: str) -> None:
     assert words.duration(value) == text
 
 
 def test_hours() -> None:
-    assert [words.hours(h) for h in (10, 2.14, 0.5, 0.01)] == ["10 hours", "2.1 hours", "30 minutes", "36 seconds"]
+    assert [words.hours(h) for h in (10, 2.14, 0.5, 0.01)] == [
+        "10 hours",
+        "2.1 hours",
+        "30 minutes",
+        "36 seconds",
+    ]
 
 
 def test_cost_has_a_unit() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from warmstart.foundation.errors import UserError, nearest
+from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 
 Part = Literal["embeddings", "positions", "attention", "mlp", "norms", "head", "other"]
@@ -169,5 +169,7 @@ def table_for(model_type: object, *, where: object = None) -> FamilyTable:
             "the config names no model_type", where=where, fix="use a checkpoint saved by transformers"
         )
     raise UserError(
-        f"the architecture {model_type!r} is unknown here", where=where, fix=nearest(str(model_type), known)
+        f"the architecture {model_type!r} is unknown here",
+        where=where,
+        fix="known are " + ", ".join(sorted(known)),
     )

@@ -1,4 +1,4 @@
-"""The child process of `convert`: runs alone, imports nothing of warmstart, sees one file, writes one file."""
+"""The child process of `convert`: imports nothing of warmstart, reads one file, writes one file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
-_BASE = 6 << 30  # address space that torch itself maps
+_MARGIN = 2 << 30  # for the loader itself, above what is mapped and four times the file
 
 
 def _confine(size: int, seconds: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_BASE + 4 * size, _BASE + 4 * size))
+    mapped = 0
+    with contextlib.suppress(OSError, ValueError):
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    if mapped:
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + _MARGIN + 4 * size, mapped + _MARGIN + 4 * size))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 * size + (1 << 20), 3 * size + (1 << 20)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

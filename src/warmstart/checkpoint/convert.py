@@ -1,9 +1,9 @@
 """Convert a checkpoint with pickled weights to safetensors: `python -m warmstart.checkpoint.convert IN OUT`.
 
 Unpickling can run code, so it happens in a child process: `torch.load(weights_only=True)`, which admits
-tensors only, under limits of memory, time and file size, without the right to start further processes, with
-an empty environment, an empty working folder and, where the system allows it, without network. The parent
-never opens the pickled file; it reads only the safetensors file that the child wrote, and checks it.
+tensors only, under limits of memory, time and file size, with an empty environment,
+an empty working folder and, where the system allows it, without network and further processes. The parent
+never unpickles; it reads only the safetensors file that the child wrote, and checks it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from warmstart.checkpoint.headers import INDEX, SINGLE, read_header, read_json
 from warmstart.checkpoint.lineage import Lineage, Parent
 from warmstart.checkpoint.save import write_record
 from warmstart.checkpoint.sources import resolve
-from warmstart.checkpoint.verify import check_remote_code, pickled_weights, read_config
+from warmstart.checkpoint.verify import check_remote_code, pickled_weights, read_config, verify
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder, sha256
 from warmstart.foundation.settings import digest
@@ -60,11 +60,8 @@ def convert(source: Path, out: Path, *, seconds: int = SECONDS, replace: bool = 
         hashes = {name: sha256(source / name) for name in files}
         parent = Parent(name=source.absolute().name, fingerprint=digest(hashes))
         write_record(folder, Lineage.of("convert", {"files": hashes}, parents=[parent]))
-    try:
-        return resolve(out)
-    except UserError:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        verify(folder)  # before it takes its place: what cannot be used is not kept
+    return resolve(out, scan=False)
 
 
 def _weights(source: Path) -> list[str]:

@@ -131,7 +131,7 @@ class Checkpoint:
             # weights that are not stored are drawn at random: always the same, and leaving the caller's
             # generator as it was
             with torch.random.fork_rng(devices=[]), quiet_transformers():
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)
                 model, info = auto_class(self.task).from_pretrained(
                     self.path,
                     dtype=torch.float32 if dtype is None else dtype,

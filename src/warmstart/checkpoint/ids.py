@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _MAIN = ("bos", "eos", "pad")
+_START = "decoder_start_token_id"
+# families that start decoding from the padding token; a fresh configuration of transformers 5 omits it
+_STARTS_FROM_PADDING = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 _KEYS = (
     "decoder_start_token_id",
     "forced_bos_token_id",
@@ -35,6 +38,8 @@ def align_ids(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
         if file.is_file():
             table = read_json(file)
             _align(table, tokenizer, rows, keep_pad=positions_from_padding(model))
+            if model.config.model_type in _STARTS_FROM_PADDING and table.get(_START) is None:
+                table[_START] = table.get("pad_token_id")
             file.write_text(json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 

@@ -124,7 +124,7 @@ class Lineage(BaseModel):
                 yield from parent.lineage.ancestors()
 
     def tree(self, name: str = "this checkpoint") -> dict[str, Any]:
-        """Nested `{"label", "detail", "children"}` of the whole ancestry, for a terminal, a page or a card."""
+        """Nested `{"label", "detail", "children"}` of the ancestry, for a terminal, a page or a card."""
         data = ", ".join(self.data)
         return {
             "label": name,

@@ -70,7 +70,8 @@ def save_checkpoint(
     rows = _rows(inner)
     if tokenizer is not None and len(tokenizer) > rows:
         raise UserError(
-            f"the tokenizer has {len(tokenizer):,} ids and the model only {rows:,} embedding rows; nothing saved"
+            f"the tokenizer has {len(tokenizer):,} ids and the model only {rows:,} embedding rows",
+            fix="give the model rows for them first, with `warmstart transplant`",
         )
     if out.exists() and not replace:
         raise UserError("the output folder already exists", where=out, fix="choose another or remove it")
@@ -151,6 +152,8 @@ def _state(
 def _is_finite(tensor: torch.Tensor) -> bool:
     import torch
 
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return True  # eight-bit types know no minimum
     low, high = torch.aminmax(tensor.detach())  # carries NaN along, without a temporary mask
     return bool(torch.isfinite(low) and torch.isfinite(high))
 
@@ -163,7 +166,7 @@ def _check_space(out: Path, stored: Mapping[str, torch.Tensor], ids: int) -> Non
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the disk is full: the checkpoint needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free",
+            f"the disk is full: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free",
             where=out,
             fix="free some space; what was there before is intact",
         )

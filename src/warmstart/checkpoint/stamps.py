@@ -55,6 +55,8 @@ class Stamps:
             for name, entry in self._entries.items()
             if not entry.get("fresh")
         }
+        if not kept:
+            return
         with contextlib.suppress(OSError, UserError):
             write_atomic(self._file, json.dumps(kept))
 

@@ -61,7 +61,7 @@ def id_count(folder: Path) -> int | None:
 
 def _added(folder: Path) -> list[str]:
     file = folder / "tokenizer_config.json"
-    return list((read_json(file).get("added_tokens_decoder") or {})) if file.is_file() else []
+    return list(read_json(file).get("added_tokens_decoder") or {}) if file.is_file() else []
 
 
 def check_ids(folder: Path, rows: int | None) -> None:
@@ -153,7 +153,7 @@ def load(folder: Path, config: dict[str, Any], *, trust_remote_code: bool = Fals
     whole = folder / "tokenizer.json"
     try:
         if whole.is_file() and not (folder / "tokenizer_config.json").is_file():
-            loaded = PreTrainedTokenizerFast(tokenizer_file=str(whole), **_roles(folder, config))
+            loaded: Any = PreTrainedTokenizerFast(tokenizer_file=str(whole), **_roles(folder, config))
         else:
             loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
             if whole.is_file() and not trust_remote_code and not _agrees(loaded, whole):

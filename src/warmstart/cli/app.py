@@ -87,7 +87,9 @@ def main(args: Sequence[str] | None = None) -> None:
     from warmstart.cli.failures import exit_code_of
 
     try:
-        code = app.main(args=None if args is None else list(args), prog_name="warmstart", standalone_mode=False)
+        code = app.main(
+            args=None if args is None else list(args), prog_name="warmstart", standalone_mode=False
+        )
     except BaseException as error:
         sys.exit(exit_code_of(error, sys.argv[1:] if args is None else list(args)))
     sys.exit(code if isinstance(code, int) else 0)

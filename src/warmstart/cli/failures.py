@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from warmstart import __version__
-from warmstart.foundation.errors import UserError
+from warmstart.foundation.errors import UserError, nearest
 
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -48,8 +48,8 @@ def exit_code_of(error: BaseException, words: Sequence[str]) -> int:
         return BUG
     say(
         "bug",
-        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this should not happen: the details are "
-        f"in {write_crash(error, words)} (or run again with WARMSTART_DEBUG=1), please report them.",
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this should not happen: the details "
+        f"are in {write_crash(error, words)} (or run again with WARMSTART_DEBUG=1), please report them.",
     )
     return BUG
 
@@ -58,12 +58,15 @@ def usage_sentence(error: click.ClickException) -> str:
     """One sentence for a mistake in the words of the command line, with the nearest right one."""
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption):
-        from warmstart.foundation.errors import nearest
-
         known = [o for p in context.command.params for o in p.opts] if context else []
         long = [option for option in known if option.startswith("--")]
         text = f"{error.option_name!r} is not an option of {context.command_path if context else 'warmstart'}"
         return f"{text}; {nearest(error.option_name, long)}"
+    if isinstance(error, getattr(click, "NoSuchCommand", ())):
+        group = context.command if context else None
+        known = group.list_commands(context) if isinstance(group, click.Group) and context else []
+        name, path = getattr(error, "command_name", ""), context.command_path if context else "warmstart"
+        return f"there is no command {name!r} of {path}; {nearest(name, known)}"
     text = " ".join(error.format_message().split()).rstrip(".")
     hint = f" (see `{context.command_path} --help`)" if context and "; " not in text else ""
     return f"{text[0].lower()}{text[1:]}{hint}" + ("" if text.endswith("?") else ".")

@@ -61,7 +61,9 @@ def _cpu() -> Iterator[Row]:
     if threads > usable:
         advice = f"more threads than usable cores slow training down: set OMP_NUM_THREADS={usable}"
     elif threads < usable:
-        advice = f"{usable - threads} of {usable} cores stay idle: unset OMP_NUM_THREADS or set it to {usable}"
+        advice = (
+            f"{usable - threads} of {usable} cores stay idle: unset OMP_NUM_THREADS or set it to {usable}"
+        )
     yield _row("processor", processor())
     yield _row("threads", f"{threads} of {usable} usable cores", advice)
 

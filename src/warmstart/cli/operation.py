@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def operation_command(kind: str, *, help: str, arguments: tuple[str, ...] = (), name: str = "") -> click.Command:
+def operation_command(
+    kind: str, *, help: str, arguments: tuple[str, ...] = (), name: str = ""
+) -> click.Command:
     """Build `warmstart <kind>` from the registered operation of that name.
 
     The step is kept and resumed under the hash of what it depends on, like any step of a recipe; a killed

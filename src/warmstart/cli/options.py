@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 
+
 @dataclass(frozen=True)
 class Leaf:
     """One field of a settings class as one option.
@@ -66,7 +67,7 @@ def leaves(settings: type[Settings], prefix: tuple[str, ...] = ()) -> list[Leaf]
 
 @cache
 def shorthand(settings: type[Settings]) -> str | None:
-    """Key that a plain word fills when it stands for the whole table (`corpus: text.txt`), None if it cannot."""
+    """Key that a plain word fills when it stands for the whole table (`corpus: text.txt`), else None."""
     try:
         keys = settings.model_validate("word").model_fields_set
     except ValidationError:
@@ -93,9 +94,7 @@ def settings_options(
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def run(
-            *args: Any, config: Path | None, overrides: tuple[str, ...], **values: Any
-        ) -> Any:
+        def wrapped(*args: Any, config: Path | None, overrides: tuple[str, ...], **values: Any) -> Any:
             given: dict[str, Any] = read_yaml(config) if config else {}
             for leaf in every:
                 value = values.pop(leaf.dest)
@@ -107,13 +106,13 @@ def settings_options(
             values[name] = make if lazy else make()
             return function(*args, **values)
 
-        run = click.option(
+        run: Callable[..., Any] = click.option(
             "--set",
             "overrides",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Any setting, also inside a method (`initialiser.temperature=0.5`); the value is read as YAML.",
-        )(run)
+            help="Any setting, also inside a method (`initialiser.temperature=0.5`); read as YAML.",
+        )(wrapped)
         run = click.option(
             "--config",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -146,7 +145,9 @@ class SettingsCommand(click.Command):
                 continue
             if parameter.name and parameter.name.startswith("s__"):
                 keys = parameter.name.split("__")[1:]
-                sections.setdefault("Settings" if len(keys) == 1 else f"Settings of {keys[0]}", []).append(row)
+                sections.setdefault("Settings" if len(keys) == 1 else f"Settings of {keys[0]}", []).append(
+                    row
+                )
             else:
                 general.append(row)
         for title, rows in (*sections.items(), ("General", general)):
@@ -164,11 +165,15 @@ def apply_overrides(
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"--set needs key=value, got {text!r}", fix="write for example --set learning_rate=3e-4")
+            raise UserError(
+                f"--set needs key=value, got {text!r}", fix="write for example --set learning_rate=3e-4"
+            )
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UserError(f"the value of --set {key} is not YAML: {value!r}", fix="put it in quotes") from None
+            raise UserError(
+                f"the value of --set {key} is not YAML: {value!r}", fix="put it in quotes"
+            ) from None
         put(data, tuple(key.strip().replace("-", "_").split(".")), scalar(parsed), words)
     return data
 
@@ -223,7 +228,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UserError("the file does not hold a table of settings", where=path, fix="write `key: value` lines")
+        raise UserError(
+            "the file does not hold a table of settings", where=path, fix="write `key: value` lines"
+        )
     return {str(k): v for k, v in data.items()}
 
 
@@ -275,7 +282,9 @@ def _value(leaf: Leaf, given: Any) -> Any:
         return given
     origin = typing.get_origin(leaf.annotation)
     if isinstance(given, tuple):
-        texts = [t for text in given for t in (yaml.safe_load(text) if text.startswith("[") else text.split(","))]
+        texts = [
+            t for text in given for t in (yaml.safe_load(text) if text.startswith("[") else text.split(","))
+        ]
         return [scalar(_trim(t)) if typing.get_args(leaf.annotation) != (str,) else _trim(t) for t in texts]
     if given in ("none", "null") and _optional(leaf.field):
         return None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 Render = Callable[["Console", Any], None]
 
 
-def prints(render: Render, *, fails: Callable[[Any], bool] = lambda _: False) -> Callable[..., Callable[..., Any]]:
+def prints(
+    render: Render, *, fails: Callable[[Any], bool] = lambda _: False
+) -> Callable[..., Callable[..., Any]]:
     """Decorator for a command that returns its result as plain data.
 
     Adds `--json` and `--quiet`. With `--json`, standard output holds exactly one JSON document: whatever
@@ -46,7 +48,9 @@ def prints(render: Render, *, fails: Callable[[Any], bool] = lambda _: False) ->
                     from rich.console import Console
 
                     console = Console(highlight=False)
-                    if not console.is_terminal:  # a pipe or file: never cut or wrap what another program reads
+                    if (
+                        not console.is_terminal
+                    ):  # a pipe or file: never cut or wrap what another program reads
                         console.width = 120
                     render(console, result)
             return int(fails(result))
@@ -59,7 +63,7 @@ def prints(render: Render, *, fails: Callable[[Any], bool] = lambda _: False) ->
 
 @contextlib.contextmanager
 def only_results(exclusive: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a writer to the real standard output; when `exclusive`, all other output goes to the error stream."""
+    """Yield a writer to the real standard output; when `exclusive`, other output goes to the error stream."""
     real = sys.stdout
     if not exclusive:
         yield lambda text: print(text, file=real)

@@ -10,12 +10,21 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
 
-def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+def table(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = ""
+) -> None:
     """Print a table; numbers to the right, everything escaped."""
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        show_header=any(columns),
+    )
     for index, name in enumerate(columns):
         cells = [row[index] for row in rows]
         numeric = bool(cells) and all(isinstance(c, int | float) or c in ("", None, "–") for c in cells)
@@ -27,7 +36,8 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 def pairs(console: Console, values: Mapping[str, Any], *, title: str = "") -> None:
     """Print names and values, one per line."""
-    table(console, ("", ""), [(name, text(value)) for name, value in values.items()], title=title)
+    rows = [(str(name).replace("_", " "), text(value)) for name, value in values.items()]
+    table(console, ("", ""), rows, title=title)
 
 
 def text(value: Any) -> str:
@@ -70,10 +80,14 @@ def _grow(node: Tree, lineage: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
     data = ", ".join(lineage.get("data") or {})
-    step = node.add(f"[bold]{escape(str(lineage.get('operation', '?')))}[/bold]" + (f" on {escape(data)}" if data else ""))
+    step = node.add(
+        f"[bold]{escape(str(lineage.get('operation', '?')))}[/bold]" + (f" on {escape(data)}" if data else "")
+    )
     for parent in lineage.get("parents") or []:
         name = parent.get("hub_id") or parent.get("name") or "?"
         role = f" [dim]({escape(parent['role'])})[/dim]" if parent.get("role") else ""
-        child = step.add(f"{escape(str(name))} [dim]{escape(str(parent.get('fingerprint', ''))[:12])}[/dim]{role}")
+        child = step.add(
+            f"{escape(str(name))} [dim]{escape(str(parent.get('fingerprint', ''))[:12])}[/dim]{role}"
+        )
         if parent.get("lineage"):
             _grow(child, parent["lineage"])

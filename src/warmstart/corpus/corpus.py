@@ -11,7 +11,7 @@ from warmstart.corpus.document import Document
 from warmstart.corpus.named_set import dataset_names, is_named, open_named
 from warmstart.corpus.reading import suffixes
 from warmstart.corpus.settings import CorpusSettings
-from warmstart.corpus.source import Source, open_files
+from warmstart.corpus.source import Source, only, open_files
 from warmstart.corpus.splitting import SPLITS, Split, split_of_document
 from warmstart.corpus.streams import cut_point, stem_name
 from warmstart.foundation.errors import UserError, nearest
@@ -147,7 +147,7 @@ class Corpus:
         if fractions.get(split, 1) == 0:
             fix = f"set {split}_fraction above 0"
         else:
-            fix = f"the corpus has too few documents for it: set unit: line, raise {split}_fraction, or give more"
+            fix = f"it has too few documents: set unit: line, raise {split}_fraction, or give more text"
         raise UserError(f"the {split} split holds no document", where=self.name, fix=fix)
 
 
@@ -168,10 +168,13 @@ def open_corpus(settings: CorpusSettings | Mapping[str, Any] | str | Path, *, wh
     if chosen.path.startswith("hf:"):
         return Corpus(_hub(chosen.path.removeprefix("hf:"), chosen), chosen)
     path = Path(chosen.path).expanduser()
+    source = None
     if chosen.path and path.exists():
-        return Corpus(open_files(path, chosen), chosen)
-    if is_named(chosen.path):
-        return Corpus(open_named(chosen.path, chosen), chosen)
+        source = open_files(path, chosen)
+    elif is_named(chosen.path):
+        source = open_named(chosen.path, chosen)
+    if source is not None:
+        return Corpus(source if chosen.split is None else only(source, chosen.split), chosen)
     like_file = Path(stem_name(path)).suffix.lower() in suffixes()
     if _HUB_ID.fullmatch(chosen.path) and not like_file and not path.parent.is_dir():
         return Corpus(_hub(chosen.path, chosen), chosen)

@@ -86,7 +86,7 @@ def _mark(text: str) -> int:
 
 
 def _scripts(characters: Counter[str]) -> dict[str, float]:
-    """Share of letters per script. The script is the first word of the Unicode name (LATIN, CYRILLIC, CJK …)."""
+    """Share of letters per script. The script is the first word of the Unicode name (LATIN, CJK …)."""
     counts: Counter[str] = Counter()
     for character, count in characters.items():
         if character.isalpha():

@@ -26,7 +26,7 @@ def offline() -> bool:
     return any(os.environ.get(name, "").lower() in _YES for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
 
 
-def download(url: str, checksum: str, target: Path, *, name: str = "") -> Path:
+def download(url: str, checksum: str | None, target: Path, *, name: str = "") -> Path:
     """Bring `url` to `target` unless it is there already.
 
     Bytes go to `<target>.part`, which an interrupted download leaves behind and the next one continues with a
@@ -34,19 +34,17 @@ def download(url: str, checksum: str, target: Path, *, name: str = "") -> Path:
 
     Args:
         url: Address to read.
-        checksum: Expected SHA-256 of the file, in hex.
+        checksum: Expected SHA-256 of the file, in hex; `None` where the caller checks what it makes of it.
         target: Where to put it.
         name: What a person calls the file, for messages.
 
     Raises:
         UserError: No network is allowed or reachable, the server refuses, or the bytes are wrong.
     """
-    if target.is_file() and sha256(target) == checksum:
+    if _right(target, checksum):
         return target
     folder, _, file = (name or target.name).partition("/")
-    by_hand = (
-        f"or set WARMSTART_DATA to a folder that holds {folder}/{file}" if file else "or copy it by hand"
-    )
+    by_hand = f"or set WARMSTART_DATA to a folder with {folder}/{file}" if file else "or copy it by hand"
     if offline():
         raise UserError(
             f"{name or url} is not on this machine and the network is switched off",
@@ -55,7 +53,7 @@ def download(url: str, checksum: str, target: Path, *, name: str = "") -> Path:
         )
     part = target.with_name(target.name + ".part")
     with disk_errors(target), _alone(target):
-        if target.is_file() and sha256(target) == checksum:  # another process was faster
+        if _right(target, checksum):  # another process was faster
             return target
         try:
             _transfer(url, part, name or target.name)
@@ -66,8 +64,7 @@ def download(url: str, checksum: str, target: Path, *, name: str = "") -> Path:
                 where=url,
                 fix=f"try again (what arrived is kept), {by_hand}",
             ) from None
-        found = sha256(part)
-        if found != checksum:
+        if checksum is not None and (found := sha256(part)) != checksum:
             part.unlink()
             raise UserError(
                 f"the download has SHA-256 {found[:12]}…, expected {checksum[:12]}…",
@@ -78,6 +75,10 @@ def download(url: str, checksum: str, target: Path, *, name: str = "") -> Path:
     return target
 
 
+def _right(target: Path, checksum: str | None) -> bool:
+    return target.is_file() and (checksum is None or sha256(target) == checksum)
+
+
 def _transfer(url: str, part: Path, name: str) -> None:
     """Append the missing bytes to `part`; start over where the server does not resume."""
     have = part.stat().st_size if part.exists() else 0
@@ -85,9 +86,7 @@ def _transfer(url: str, part: Path, name: str) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and have
-        ):  # nothing is missing, or the part is not of this file: the hash will tell
+        if error.code == 416 and have:  # nothing is missing, or the hash will tell
             return
         raise
     with response:

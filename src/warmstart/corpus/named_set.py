@@ -1,18 +1,13 @@
-"""Data sets by name: one file each in `named/`, with their files here, in a local folder, or downloaded."""
+"""Data sets by name: one file per family in `named/`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-from warmstart.corpus.download import download
 from warmstart.corpus.reading import SourceFile
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.corpus.source import Source
 from warmstart.foundation.errors import UserError, nearest
-from warmstart.foundation.files import cache_home
 from warmstart.foundation.registry import Registry
 
 
@@ -48,50 +43,8 @@ class NamedSet:
         return [split]
 
 
-def hash_table(text: str) -> dict[str, str]:
-    """File name to SHA-256 from lines of the two, so that a set's hashes read like the output of `sha256sum`."""
-    return dict(line.split() for line in text.strip().splitlines())
-
-
 datasets: Registry[type[NamedSet]] = Registry("dataset", "warmstart.corpus.named")
 """All named sets."""
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One file of a named set.
-
-    Attributes:
-        folder: Folder below `WARMSTART_DATA`.
-        local: File name in that folder.
-        url: Public origin, pinned to a commit; empty when there is none to download from.
-        sha256: Hash of the file at the origin.
-    """
-
-    folder: str
-    local: str
-    url: str = ""
-    sha256: str = ""
-
-    def locate(self) -> SourceFile:
-        """The local file, else the downloaded one; `UserError` saying how to get it when neither can be had.
-
-        The id is the local file name in both cases, so that fingerprints agree.
-        """
-        folder = os.environ.get("WARMSTART_DATA")
-        if folder:
-            path = Path(folder).expanduser() / self.folder / self.local
-            if path.is_file():
-                return SourceFile(path, self.local)
-        if not self.url:
-            raise UserError(
-                f"the data file {self.folder}/{self.local} is not on this machine",
-                where=f"WARMSTART_DATA={folder}" if folder else None,
-                fix=f"set WARMSTART_DATA to the folder that holds {self.folder}; it cannot be downloaded",
-            )
-        target = cache_home() / "data" / self.folder / self.url.rsplit("/", 1)[-1]
-        name = f"{self.folder}/{self.local}"
-        return SourceFile(download(self.url, self.sha256, target, name=name), self.local)
 
 
 def dataset_names() -> list[str]:

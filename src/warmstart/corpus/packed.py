@@ -49,8 +49,8 @@ class Packed:
 
     @property
     def block_bytes(self) -> NDArray[Any]:
-        """UTF-8 bytes of text behind each block, `(N,)`. A document's bytes are spread evenly over its tokens,
-        so a block that cuts a document is exact to within that document; the sum over a corpus is exact."""
+        """UTF-8 bytes of text behind each block, `(N,)`. A document's bytes are spread evenly over its
+        tokens, so a block that cuts a document is exact to within that document; the sum is exact."""
         if self._bytes is None:
             import numpy as np
 

@@ -68,8 +68,8 @@ def open_pairs(source: str | Path, split: str = "train", *, encoding: str = "utf
 
     Args:
         source: A named set (`multi30k/en-de`, `bible/eng-deu`, `dictionary/en-fi`; each also the other way
-            round) or a file with one pair per line: .tsv or .txt with a tab between, .csv with quotes, or .txt
-            with one space between two words (the format of the MUSE dictionaries). Plain, .gz or .zst.
+            round) or a file with one pair per line: .tsv or .txt with a tab between, .csv with quotes, or
+            .txt with a space between two words (the format of the MUSE dictionaries). Plain, .gz or .zst.
         split: `train`, `valid`, `test` or `all`, for named sets that are divided; others ignore it.
         encoding: Encoding of the file.
 

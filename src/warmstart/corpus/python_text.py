@@ -22,7 +22,8 @@ _BULLET = re.compile(r"^\s*([-*+•]|\d+[.)]|\(?[a-z]\))\s+")
 _ROLE = re.compile(r":[a-z:]+:`~?([^`<]+?)(?:\s*<[^>]*>)?`")
 _WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
 _CODE_SIGN = re.compile(
-    r"^\s*(>>>|\.\.\. |\$ |def |class |import |from \S+ import|return |raise |assert |@\w|[\w.]+\(.*\)\s*(->|$)"
+    r"^\s*(>>>|\.\.\. |\$ |def |class |import |from \S+ import|return |raise |assert |@\w"
+    r"|[\w.]+\(.*\)\s*(->|$)"
     r"|[\w.,\s]+\s[-+*/|&]?=\s|if .*:$|for .*:$|while .*:$|else:$|try:$|except.*:$|print\()"
 )
 _STATEMENT = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -32,11 +33,12 @@ class SourceFile:
     @property
     def canonical(self) -> str:
         """`id` without a compression suffix: recompressing a file changes neither order nor fingerprint."""
-        return self.id[: -len(self.path.suffix)] if self.path.suffix.lower() in COMPRESSIONS else self.id
+        suffix = Path(self.id).suffix
+        return self.id.removesuffix(suffix) if suffix.lower() in COMPRESSIONS else self.id
 
 
 Reader = Callable[[SourceFile, CorpusSettings], Iterator[Document]]
-"""Streams the documents of one file. Blank texts are left out; bad content raises `UserError` with its place."""
+"""Streams the documents of one file without blank texts; bad content raises `UserError` with its place."""
 
 readers: Registry[Reader] = Registry("reader", "warmstart.corpus.readers")
 """All file readers. The tags `suffix:.jsonl` say which file names a reader takes."""
@@ -125,8 +127,6 @@ def file_hash(path: Path) -> tuple[str, int]:
         pass
     value, size = content_hash(path)
     if time.time() - status.st_mtime > 2:
-        try:
+        with contextlib.suppress(UserError):  # a cache that cannot be written costs time, nothing else
             write_atomic(memory, json.dumps({"state": state, "sha256": value, "size": size}))
-        except UserError:  # a cache that cannot be written costs time, nothing else
-            pass
     return value, size

@@ -33,8 +33,8 @@ class CorpusSettings(Settings):
     language: str | None = None
     """Language code of the text, for reports and model cards."""
     unit: Literal["auto", "file", "line", "paragraph"] = "auto"
-    """What one document of a .txt file is. `auto`: blank-line separated paragraphs where the first megabyte of
-    the file has a blank line between two lines, else lines."""
+    """What one document of a .txt file is. `auto`: paragraphs (separated by blank lines) where the first
+    megabyte of the file has any, else lines."""
     min_characters: int = Field(default=0, ge=0)
     """Lines or paragraphs of a .txt file shorter than this are joined with the following ones."""
     max_document_characters: int = Field(default=200_000, ge=100)
@@ -44,8 +44,8 @@ class CorpusSettings(Settings):
     header: bool = True
     """Whether .csv and .tsv files start with a row of column names."""
     quoting: Literal["auto", "minimal", "none"] = "auto"
-    """Quotes in .csv and .tsv files. `minimal`: a field may be quoted and then hold line breaks. `none`: quotes
-    are text. `auto`: minimal for .csv, none for .tsv."""
+    """Quotes in .csv and .tsv files. `minimal`: a field may be quoted and then hold line breaks. `none`:
+    quotes are text. `auto`: minimal for .csv, none for .tsv."""
     reader: str | None = None
     """Read all files with this reader whatever their names (`txt`, `jsonl`, `csv`, `tsv`, `parquet`)."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -53,7 +53,7 @@ class CorpusSettings(Settings):
     max_documents: int | None = Field(default=None, gt=0)
     """At most this many documents in the train split. The held-out text stays the same for every limit."""
     max_bytes: int | None = Field(default=None, gt=0)
-    """The train split ends before the document that would exceed this many UTF-8 bytes (but has at least one)."""
+    """The train split ends before the document that would exceed this many UTF-8 bytes."""
     max_held_out_bytes: int | None = Field(default=20_000_000, gt=0)
     """The same limit for the valid and test splits, each."""
     valid_fraction: float = Field(default=0.05, ge=0, lt=1)
@@ -78,7 +78,7 @@ class CorpusSettings(Settings):
     def parse(
         cls, data: Mapping[str, Any] | Self | str | Path | None = None, *, where: object = None
     ) -> Self:
-        """Like [`Settings.parse`][warmstart.foundation.settings.Settings.parse]; a string or path is `path`."""
+        """[`Settings.parse`][warmstart.foundation.settings.Settings.parse]; a string or path is `path`."""
         if isinstance(data, str | Path):
             data = {"path": os.fspath(data)}
         return super().parse(data, where=where)

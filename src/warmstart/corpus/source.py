@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmstart.corpus.document import Document
@@ -73,26 +73,31 @@ def split_source(
 
 
 def open_files(path: Path, settings: CorpusSettings) -> Source:
-    """A file or folder of files. Files all named after splits (`train.txt`, `valid-00.txt`) are official splits."""
+    """A file or folder. Files all named after splits (`train.txt`, `valid-00.txt`) are official splits."""
     files = find_files(path, settings)
     by_split: dict[str, list[SourceFile]] = {}
     for file in files:
         by_split.setdefault(_split_in_name(file.path), []).append(file)
     official = "" not in by_split and "train" in by_split and len(by_split) > 1
-    if settings.split is not None:
-        wanted = ALIASES.get(settings.split, settings.split)
-        if not official or wanted not in by_split:
-            raise UserError(
-                f"there is no split {settings.split!r}",
-                where=path,
-                fix=nearest(settings.split, by_split)
-                if official
-                else "only folders whose files are named after splits (train.txt, valid.txt) have them",
-            )
-        files, official = by_split[wanted], False
     if official:
         return split_source(path.name, by_split, settings)
     return file_source(path.name, files, settings)
+
+
+def only(source: Source, split: str) -> Source:
+    """One official split of a source, as a source without splits."""
+    wanted = ALIASES.get(split, split)
+    if wanted not in source.splits:
+        fix = (
+            nearest(split, source.splits) if source.splits else "it has no official splits; leave split away"
+        )
+        raise UserError(f"there is no split {split!r}", where=source.name, fix=fix)
+    return replace(
+        source,
+        read=lambda _split: source.read(wanted),
+        fingerprint=lambda: digest([source.fingerprint(), wanted]),
+        splits=(),
+    )
 
 
 def _split_in_name(path: Path) -> str:

@@ -151,7 +151,7 @@ def whole_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]
             raise UserError(
                 f"line {number:,} is longer than {LINE_LIMIT:,} characters",
                 where=path,
-                fix="one record per line is expected; is it one big JSON array? Write it as .jsonl or .parquet",
+                fix="one record per line is expected; if it is one big JSON array, write it as .jsonl",
             )
         yield number, text
 
@@ -181,7 +181,7 @@ def _undecodable(error: UnicodeError, path: Path, encoding: str, consumed: int) 
 
 
 def _refuse_cut_off_zst(path: Path) -> None:
-    """The streaming reader ends silently inside an unfinished frame; walk the frames' block headers instead."""
+    """The streaming reader ends silently inside an unfinished frame; so walk the frames' block headers."""
     with path.open("rb") as file:
         while head := file.read(4):
             magic = int.from_bytes(head, "little")

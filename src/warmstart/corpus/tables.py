@@ -83,8 +83,8 @@ def table_reader(name: str, delimiter: str, *, quoted: bool) -> Reader:
                 yield document
 
     read.__doc__ = (
-        f"Read one document per row of a .{name} file, from the column `text_field` (a name in the header row, or "
-        f"a number from 0). Quotes are {'understood' if quoted else 'text'} unless `quoting` says otherwise."
+        f"Read one document per row of a .{name} file, from the column `text_field` (a name in the header, "
+        f"or a number from 0). Quotes are {'understood' if quoted else 'text'} unless `quoting` tells."
     )
     read.__qualname__ = f"read_{name}"
     return read

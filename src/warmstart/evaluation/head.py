@@ -14,10 +14,11 @@ quantised layers), falls back to the model's full logits.
 
 from __future__ import annotations
 
+import inspect
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,32 +36,40 @@ class Head:
         linear: The output layer; None when only the model's own full logits are right.
         scale: Factor on the logits.
         softcap: `c` of `c tanh(x / c)`, None without.
+        options: Arguments that keep the model's `forward` from doing needless work.
     """
 
     linear: nn.Linear | None
     scale: float = 1.0
     softcap: float | None = None
+    options: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the output of the layer is the logits."""
+        return self.scale == 1.0 and self.softcap is None
 
 
 _heads: weakref.WeakKeyDictionary[nn.Module, Head] = weakref.WeakKeyDictionary()
 
 
+@torch.compiler.disable(recursive=False)  # the model inside is compiled; patching its head is not for tracing
 def token_losses(
     model: nn.Module, inputs: Mapping[str, Any], targets: Tensor, *, token_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Loss of `targets` given the model's logits at the same positions.
 
     Args:
-        model: A transformers model with a language-modelling head, causal, masked or encoder-decoder; compiled
-            models and models inside DDP or FSDP2 work too.
+        model: A transformers model with a language-modelling head, causal, masked or encoder-decoder; it may be
+            compiled, wrapped in DDP, or sharded by FSDP2 (then call this inside the root's `forward`).
         inputs: Keyword arguments of its `forward`, without labels.
         targets: The token that position i must predict, (B, L) int64; -100 where there is none. A causal model
             takes the ids shifted left by one.
         token_weights: Factor of each token in the sum, (B, L).
 
     Returns:
-        The (weighted) sum in nats (scalar, differentiable) and the loss of each of the N targets in row-major
-        order, (N,), without gradient.
+        The (weighted) sum in nats (scalar, differentiable) and the unweighted loss of each of the N targets in
+        row-major order, (N,), without gradient.
     """
     flat = targets.reshape(-1)
     where = (flat != -100).nonzero()[:, 0]
@@ -68,9 +77,117 @@ def token_losses(
     weights = None if token_weights is None else token_weights.reshape(-1)[where]
     head = head_of(model, inputs)
     if head.linear is None:
-        logits = model(**inputs, **_extra(model)).logits
+        logits = model(**inputs, **head.options).logits
         logits = logits.reshape(-1, logits.shape[-1])[where]
-        nll = F.cross_entropy(torch.promote_types(logits.dtype, torch.float32).to_tensor(logits), goal)
-    with _passed_through(head.linear):
-        hidden = model(**inputs, **_extra(model)).logits
-    return hidden, nll
+        losses = F.cross_entropy(_exact(logits), goal, reduction="none")
+        return (losses if weights is None else losses * weights).sum(), losses.detach()
+    seen: list[Tensor] = []
+    with _replaced(head.linear, _identity if head.plain else _keeping(seen)):
+        hidden = model(**inputs, **head.options).logits
+    if not head.plain:
+        hidden = seen[0]
+    hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
+    weight, bias = _whole(head.linear.weight), _whole(head.linear.bias)
+    if head.scale != 1.0:
+        hidden = hidden * head.scale
+        bias = None if bias is None else bias * head.scale
+    return linear_cross_entropy(hidden, weight, bias, goal, token_weights=weights, softcap=head.softcap)
+
+
+def head_of(model: nn.Module, inputs: Mapping[str, Any]) -> Head:
+    """The model's head, found by a probe on the first row of `inputs` at the first call.
+
+    The probe lets the output layer return noise and looks at what the model makes of it. It leaves weights,
+    gradients and random number generators as they were.
+    """
+    inner = unwrap(model)
+    known = _heads.get(inner)
+    if known is None or (known.linear is not None and known.linear is not _output_layer(inner)):
+        known = _heads[inner] = _probe(model, inner, inputs)
+    return known
+
+
+def unwrap(model: nn.Module) -> Any:
+    """The transformers model inside DDP and `torch.compile` wrappers."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _probe(model: nn.Module, inner: Any, inputs: Mapping[str, Any]) -> Head:
+    accepted = inspect.signature(inner.forward).parameters
+    options = {k: v for k, v in {"use_cache": False, "return_dict": True}.items() if k in accepted}
+    linear = _output_layer(inner)
+    if linear is None:
+        return Head(None, options=options)
+    first = {k: v[:1] if isinstance(v, Tensor) and v.dim() else v for k, v in inputs.items()}
+    noise: list[Tensor] = []
+
+    def answer(x: Tensor) -> Tensor:
+        draw = torch.Generator().manual_seed(len(noise))
+        values = 20 * torch.randn(linear.out_features, generator=draw)
+        noise.append(values.to(x).expand(*x.shape[:-1], -1).contiguous())
+        return noise[-1]
+
+    devices = [linear.weight.device] if linear.weight.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices), _replaced(linear, answer):
+        logits = inner(**first, **options).logits
+    if len(noise) != 1 or logits.shape != noise[0].shape:
+        return Head(None, options=options)
+    given, made = _exact(noise[0]), _exact(logits)
+    if torch.equal(given, made):
+        return Head(linear, options=options)
+    config = inner.config
+    scale, softcap = 1.0, getattr(config, "final_logit_softcapping", None)
+    if getattr(config, "logit_scale", None) is not None:
+        scale = float(config.logit_scale)
+    elif getattr(config, "logits_scaling", None) is not None:
+        scale = 1.0 / config.logits_scaling
+    expected = given * scale
+    if softcap is not None:
+        expected = softcap * torch.tanh(expected / softcap)
+    rounding = 4 * torch.finfo(logits.dtype).eps
+    if torch.allclose(expected, made, rtol=rounding, atol=rounding):
+        return Head(linear, scale, softcap, options)
+    return Head(None, options=options)
+
+
+def _output_layer(inner: Any) -> nn.Linear | None:
+    """The output matrix when it is an unaltered `Linear`: an adapter or quantised layer has its own forward."""
+    layer = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    usual = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
+    return layer if usual and "forward" not in vars(layer) else None
+
+
+@contextmanager
+def _replaced(layer: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    layer.forward = forward
+    try:
+        yield
+    finally:
+        del layer.forward
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _keeping(seen: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    def keep(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    return keep
+
+
+def _whole(parameter: Tensor | None) -> Any:
+    """A parameter that FSDP2 has sharded on its own, gathered; others as they are."""
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

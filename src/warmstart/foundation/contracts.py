@@ -117,7 +117,9 @@ class Suite(Generic[T]):
             check.run(entry)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            text = " ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__
+            text = (
+                " ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__
+            )
             where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
             return self._outcome(check, entry, "failed", f"{text} ({where})")
         return self._outcome(check, entry, "passed", "")
@@ -147,7 +149,7 @@ def run_checks(kind: str, entry: Entry[Any]) -> list[CheckOutcome]:
 
 
 def from_distribution(distribution: str) -> list[tuple[str, str]]:
-    """Kind and name of every method that an installed package adds; a package without any is a `UserError`."""
+    """Kind and name of every method that an installed package adds; one without any is a `UserError`."""
     from importlib import metadata
 
     try:
@@ -208,7 +210,9 @@ def _has_a_plain_name(entry: Entry[Any]) -> None:
     """Lower case with dashes, so that one word serves YAML, command line, headings and test ids."""
     import re
 
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name), f"{entry.name!r} is not lower-case-with-dashes"
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name), (
+        f"{entry.name!r} is not lower-case-with-dashes"
+    )
 
 
 def _documents_its_settings(entry: Entry[Any]) -> None:
@@ -217,7 +221,9 @@ def _documents_its_settings(entry: Entry[Any]) -> None:
         assert option.description, f"the option {name!r} has no description"
     if all(not option.is_required() for option in entry.settings.model_fields.values()):
         default = entry.settings.parse({})
-        assert entry.settings.parse(default.model_dump(mode="json")) == default, "defaults do not survive YAML"
+        assert entry.settings.parse(default.model_dump(mode="json")) == default, (
+            "defaults do not survive YAML"
+        )
     entry.settings.model_json_schema()
 
 

@@ -26,7 +26,8 @@ class UserError(Exception):
         """The whole message on one line."""
         place = f" (in {self.where})" if self.where else ""
         mend = f"; {self.fix.rstrip('.')}" if self.fix else ""
-        return " ".join(f"{self.what}{place}{mend}.".split())
+        text = " ".join(f"{self.what}{place}{mend}".split())
+        return text if text.endswith(("?", "…")) else f"{text}."
 
     def __reduce__(self) -> tuple[object, ...]:  # keyword-only arguments survive a process boundary
         return (_rebuild, (type(self), self.what, self.where, self.fix))

@@ -79,12 +79,11 @@ def write_run_report(
 
     first, last = curve.points[0], curve.points[-1]
     final = Interval(mean=last.bpb, low=last.bpb, high=last.bpb, per_seed=[last.bpb])
-    change = last.bpb - first.bpb
     result = ComparisonResult(
         name=name,
         title=title,
-        sentence=f"Training on {words.si(last.tokens)} tokens took held-out text from {first.bpb:.2f} to {last.bpb:.2f} "
-        f"bits per byte{', which is worse' if change > 0 else ''}.",
+        sentence=f"Training on {words.si(last.tokens)} tokens took held-out text from {first.bpb:.2f} to "
+        f"{last.bpb:.2f} bits per byte{', which is worse' if last.bpb > first.bpb else ''}.",
         verdict="not run",
         claims=[],
         scale="own",
@@ -145,7 +144,9 @@ def render_report(result: ComparisonResult) -> str:
             colours=_css_colours(result),
             markers=_markers(result),
             settings_yaml=_yaml(result.settings),
-            numbers=_data_uri(numbers.encode(), "application/json") if len(numbers) < _LARGEST_EMBEDDED else "",
+            numbers=_data_uri(numbers.encode(), "application/json")
+            if len(numbers) < _LARGEST_EMBEDDED
+            else "",
             slug=re.sub(r"[^A-Za-z0-9._-]+", "-", result.name).strip("-") or "result",
             version=__version__,
             words=words,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,14 +53,28 @@ def curves_figure(
             colour, marker = colours[arm.name], MARKERS[index % len(MARKERS)]
             axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.16, lw=0)
             axes.plot(
-                x, mean, color=colour, lw=2.2 if base else 1.8, marker=marker, ms=3.6, label=f"{arm.name} {mean[-1]:.2f}", zorder=3
+                x,
+                mean,
+                color=colour,
+                lw=2.2 if base else 1.8,
+                marker=marker,
+                ms=3.6,
+                label=f"{arm.name} {mean[-1]:.2f}",
+                zorder=3,
             )
             ends.append((mean[-1], f"{arm.name} {mean[-1]:.2f}", colour))
             drawn.append((x, mean))
             found = saving(arm, axis)
             if target is not None and found and found.reached and found.cost:
                 axes.plot(
-                    [found.cost.mean], [target], marker=marker, ms=10, mfc=palette.page, mec=colour, mew=2, zorder=5
+                    [found.cost.mean],
+                    [target],
+                    marker=marker,
+                    ms=10,
+                    mfc=palette.page,
+                    mec=colour,
+                    mew=2,
+                    zorder=5,
                 )
         if target is not None and len(result.arms) > 1:
             axes.axhline(target, color=palette.ink, lw=1.1, ls=(0, (5, 4)), zorder=2)
@@ -69,13 +84,22 @@ def curves_figure(
         axes.set_title(f"{result.unit}, held-out text", loc="left", fontsize=10, color=palette.muted)
         axes.xaxis.set_major_formatter(lambda v, _: duration(v) if axis == "seconds" else si(v))
         if narrow:
-            figure.subplots_adjust(left=0.115, right=0.965, top=0.93, bottom=0.2 + 0.05 * math.ceil(len(ends) / 2))
+            figure.subplots_adjust(
+                left=0.115, right=0.965, top=0.93, bottom=0.2 + 0.05 * math.ceil(len(ends) / 2)
+            )
             figure.legend(
-                loc="lower left", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9, bbox_to_anchor=(0.02, 0)
+                loc="lower left",
+                ncols=2,
+                frameon=False,
+                labelcolor=palette.ink,
+                fontsize=9,
+                bbox_to_anchor=(0.02, 0),
             )
         else:
             longest = max((len(name) for _, name, _ in ends), default=1)
-            figure.subplots_adjust(left=0.06, right=1 - min(0.3, 0.024 + 0.0098 * longest), top=0.92, bottom=0.13)
+            figure.subplots_adjust(
+                left=0.06, right=1 - min(0.3, 0.024 + 0.0098 * longest), top=0.92, bottom=0.13
+            )
             _end_labels(axes, ends)
         return figure
 
@@ -161,7 +185,9 @@ def aligned(arm: Arm, axis: str) -> tuple[np.ndarray, np.ndarray]:
     Seeds that were measured at other places are interpolated linearly; points that are not finite are
     left out.
     """
-    curves = [[(getattr(p, axis), p.bpb) for p in curve.points if math.isfinite(p.bpb)] for curve in arm.curves]
+    curves = [
+        [(getattr(p, axis), p.bpb) for p in curve.points if math.isfinite(p.bpb)] for curve in arm.curves
+    ]
     curves = [points for points in curves if points]
     if not curves:
         return np.empty(0), np.empty((0, 0))
@@ -191,14 +217,16 @@ def describe_savings(result: ComparisonResult) -> str:
     for arm in result.arms:
         found = saving(arm, "tokens")
         if found and found.reached and found.ratio and found.cost:
-            parts.append(f"{arm.name}: {percent(found.ratio.mean)} ({cost(found.cost.mean, 'tokens')} tokens)")
+            parts.append(
+                f"{arm.name}: {percent(found.ratio.mean)} ({cost(found.cost.mean, 'tokens')} tokens)"
+            )
         elif arm.name != result.baseline:
             parts.append(f"{arm.name}: never reached it")
     return f"Share of the cost of {result.baseline} until its final loss. " + "; ".join(parts) + "."
 
 
 def _limits(axes: Axes, drawn: Sequence[tuple[np.ndarray, np.ndarray]], target: float | None) -> None:
-    """Cut off the steep first part of a start from nothing, so that the part where arms differ is readable."""
+    """Cut off the steep first part of a start from nothing, so that the rest is readable."""
     if not drawn:
         return
     low = min(float(mean.min()) for _, mean in drawn)
@@ -224,7 +252,7 @@ def _end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     places: list[list[Any]] = [[min(y, high), name, colour, y] for y, name, colour in sorted(ends)]
     for _ in range(200):
         moved = False
-        for below, above in zip(places, places[1:]):
+        for below, above in pairwise(places):
             overlap = gap - (above[0] - below[0])
             if overlap > 1e-9:
                 below[0] -= overlap / 2

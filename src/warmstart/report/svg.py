@@ -6,7 +6,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from io import BytesIO, StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LIGHT = ("#0067a5", "#b84a00", "#00765a", "#9c3a76", "#5f45b5", "#7a5c00", "#ad2018", "#006f83")
 DARK = ("#62b6f5", "#f59a57", "#3fcfa5", "#e993c7", "#b7a4fa", "#dfb941", "#ff948a", "#4fd0e0")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "warmstart",
     "text.parse_math": False,
@@ -61,7 +61,10 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     import matplotlib as mpl
 
     buffer = StringIO()
-    with mpl.rc_context(STYLE), warnings.catch_warnings():  # a font that lacks a script matters for the PNG alone
+    with (
+        mpl.rc_context(STYLE),
+        warnings.catch_warnings(),
+    ):  # a font that lacks a script matters for the PNG alone
         warnings.simplefilter("ignore")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -103,17 +103,20 @@ def meaning(result: ComparisonResult) -> str:
     found = saving(best, "tokens")
     if math.isinf(share) or found is None or found.cost is None:
         gap = best.final_bpb.mean - base.final_bpb.mean
+        side = "above" if gap > 0 else "below"
         text = (
-            f"After the same {si(spent)} tokens, {base.name} stood at {target} and the closest other arm, {best.name}, "
-            f"{abs(gap):.2f} {'above' if gap > 0 else 'below'} it: here the reuse saved nothing that can be shown."
+            f"After the same {si(spent)} tokens, {base.name} stood at {target} and the closest other arm, "
+            f"{best.name}, {abs(gap):.2f} {side} it: here the reuse saved nothing that can be shown."
         )
     elif share <= 1:
         text = (
-            f"To come down to {target}, {base.name} read {si(spent)} tokens of text and {best.name} {si(found.cost.mean)}: "
-            f"where {base.name} trains for ten hours, {best.name} trains for {hours(10 * share)}."
+            f"To come down to {target}, {base.name} read {si(spent)} tokens of text and {best.name} "
+            f"{si(found.cost.mean)}: where {base.name} trains for ten hours, {best.name} trains for {hours(10 * share)}."
         )
     else:
-        text = f"{best.name} needed {percent(share)} of what {base.name} read to come down to {target}: it cost more."
+        text = (
+            f"{best.name} cost more: it needed {percent(share)} of what {base.name} read to reach {target}."
+        )
     return f"{text} {scale}{caution(result)}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from warmstart.foundation.errors import MissingExtra, UserError
+from warmstart.training.launch import make_accelerator, shard, wants_shards
 from warmstart.training.parameters import make_optimizer
 from warmstart.training.state import assign, whole
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from warmstart.objectives import Objective
@@ -35,25 +33,6 @@ class StepOutcome(NamedTuple):
 
     sums: Tensor
     norm: Tensor
-
-
-class LossModule(nn.Module):
-    """Model and objective as one module, so that DDP, FSDP2 and `torch.compile` see the loss inside `forward`."""
-
-    def __init__(self, model: PreTrainedModel, objective: Objective) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-        self._no_split_modules = [
-            name for name in (model._no_split_modules or ()) if _has_module(model, name)
-        ]  # FSDP2 shards these layers one by one
-
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Summed negative log-likelihood and number of targets of `batch`."""
-        return self.objective.loss(self.model, batch)
-
-
-def _has_module(model: nn.Module, class_name: str) -> bool:
-    return any(type(module).__name__ == class_name for module in model.modules())
 
 
 class Engine:
@@ -73,17 +52,24 @@ class Engine:
     def __init__(
         self, model: PreTrainedModel, objective: Objective, settings: TrainSettings, run_dir: Path
     ) -> None:
+        from warmstart.objectives import LossModule
+
         self.settings, self.model = settings, model
         self.accelerator = make_accelerator(settings, run_dir)
-        self.sharded = bool(self.accelerator.is_fsdp2 and self.world > 1)
+        self.sharded = self.world > 1 and wants_shards(settings)
         trained = copy.deepcopy(model) if self.sharded else model
         module: nn.Module = LossModule(trained, objective)
         if settings.gradient_checkpointing:
             trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.torch_compile:
             module.compile(dynamic=False)
-        optimizer = make_optimizer(trained, dict(trained.named_parameters()), settings)
-        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        if self.sharded:
+            shard(module, trained, self.accelerator)
+            optimizer = make_optimizer(model, dict(trained.named_parameters()), settings)
+            self.module, self.optimizer = module, optimizer
+        else:
+            optimizer = make_optimizer(model, dict(trained.named_parameters()), settings)
+            self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.named = dict(trained.named_parameters())
         self._trained = trained
         self._updated = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -117,9 +103,9 @@ class Engine:
         """
         sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(self.device)
         for number, batch in enumerate(passes, 1):
-            silent = number < count and self.world > 1
-            with self.accelerator.no_sync(self.module) if silent else contextlib.nullcontext():
-                nll, targets = self.module(batch)
+            with self._silent() if number < count and self.world > 1 else contextlib.nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+                    nll, targets = self.module(batch)
                 self.accelerator.backward(nll)
             sums += torch.stack((nll.detach().to(sums), targets.detach().to(sums)))
         if self.world > 1:
@@ -133,6 +119,19 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return StepOutcome(sums, norm)
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Gradients inside are kept to this process: they are exchanged once, after the last pass."""
+        if not self.sharded:
+            with self.accelerator.no_sync(self.module):
+                yield
+            return
+        self.module.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.module.set_requires_gradient_sync(True)
 
     def _normalise(self, targets: Tensor) -> Tensor:
         """Divide gradients by the number of targets and clip them; returns their length before clipping."""
@@ -198,66 +197,3 @@ class Engine:
         if self.settings.gradient_checkpointing:
             self._trained.gradient_checkpointing_disable()
         self.accelerator.free_memory()
-
-
-def make_accelerator(settings: TrainSettings, run_dir: Path) -> Accelerator:
-    """Accelerator for `settings`: precision, trackers and the way processes share the work."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import (
-        DistributedDataParallelKwargs,
-        DistributedType,
-        FullyShardedDataParallelPlugin,
-        ProjectConfiguration,
-        patch_environment,
-    )
-
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    plugin = None
-    if settings.distributed == "fsdp2" and several:
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            reshard_after_forward=True,
-            cpu_ram_efficient_loading=False,  # every process has the weights already
-        )
-    overrides = {"ACCELERATE_USE_FSDP": "false"} if settings.distributed == "ddp" else {}
-    with patch_environment(**overrides):
-        accelerator = Accelerator(
-            mixed_precision="bf16" if settings.bf16 else "no",
-            log_with=trackers(settings.report_to) or None,
-            project_config=ProjectConfiguration(str(run_dir), logging_dir=str(run_dir / "trackers")),
-            fsdp_plugin=plugin,
-            step_scheduler_with_optimizer=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-        )
-    kind = accelerator.distributed_type
-    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise UserError("FSDP version 1 is not supported", fix="set fsdp_version: 2 in the accelerate config")
-    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise UserError(f"{kind.value} is not supported", fix="launch with DDP or FSDP2")
-    return accelerator
-
-
-_PACKAGES = {"comet_ml": "comet_ml", "dvclive": "dvclive", "clearml": "clearml", "aim": "aim"}
-
-
-def trackers(report_to: str | list[str]) -> list[str]:
-    """Names of the trackers to use; a tracker whose package is missing raises `MissingExtra`."""
-    import importlib.util
-
-    from accelerate.utils import LoggerType
-
-    names = [report_to] if isinstance(report_to, str) else report_to
-    names = [name for name in names if name != "none"]
-    known = sorted(str(kind.value) for kind in LoggerType if kind.value != "all")
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown tracker {name!r} in report_to", fix="choose none or " + ", ".join(known))
-        package = _PACKAGES.get(name, name)
-        if importlib.util.find_spec(package) is None:
-            if name == "tensorboard":
-                raise MissingExtra("tensorboard", "trackers", "report_to: tensorboard")
-            raise UserError(f"report_to: {name} needs the package {package}", fix=f"pip install {package}")
-    return names

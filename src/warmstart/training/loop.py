@@ -115,11 +115,19 @@ def make_objective(model: PreTrainedModel, tokenizer: Any, settings: TrainSettin
 
     table = {"name": settings.objective} if isinstance(settings.objective, str) else dict(settings.objective)
     name = table.pop("name", "auto")
-    if name == "auto":
-        encoder_decoder = getattr(model.config, "is_encoder_decoder", False)
-        masked = type(model).__name__.endswith("ForMaskedLM")
-        name = "span" if encoder_decoder else "masked" if masked else "causal"
+    if getattr(model.config, "is_encoder_decoder", False):
+        task, usual = "seq2seq", "span"
+    elif type(model).__name__.endswith("ForMaskedLM"):
+        task, usual = "masked", "masked"
+    else:
+        task, usual = "causal", "causal"
+    name = usual if name == "auto" else name
     entry = objectives.get(name, where="objective")
+    if entry.target.task != task:
+        raise UserError(
+            f"the objective {name!r} is for {entry.target.task} models, but {type(model).__name__} is a {task} one",
+            fix=f"use objective: {usual}",
+        )
     return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer)
 
 

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def _render(console: Console, result: dict[str, Any]) -> None:
-    rows = [
-        (m["kind"], m["method"], m["passed"], m["skipped"], m["failed"]) for m in result["methods"]
-    ]
+    rows = [(m["kind"], m["method"], m["passed"], m["skipped"], m["failed"]) for m in result["methods"]]
     table(console, ("kind", "method", "passed", "skipped", "failed"), rows)
     for outcome in result["outcomes"]:
         if outcome["status"] != "passed":
@@ -33,7 +31,7 @@ def _render(console: Console, result: dict[str, Any]) -> None:
 def command(package: str | None, kind: str | None) -> dict[str, Any]:
     """Apply the contract checks to every method that the installed PACKAGE adds, or to all methods.
 
-    Packages add methods through entry points in the groups `warmstart.<kind>`. Exit code 1 when a check fails.
+    Packages add methods through entry points in the groups `warmstart.<kind>`. Exit code 1: a check failed.
     """
     from dataclasses import asdict
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from warmstart.cli import shared
 from warmstart.cli.comparison import read_summary, render
 from warmstart.cli.options import apply_overrides, read_yaml
 from warmstart.cli.output import prints
@@ -15,9 +16,9 @@ from warmstart.foundation.errors import UserError
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting (repeatable).")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are made.")
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="Exact run folder, instead of one under --runs.")
+@shared.overrides
+@shared.runs
+@shared.run_folder
 @prints(render)
 def command(file: Path, overrides: tuple[str, ...], runs: Path, output_dir: Path | None) -> dict[str, Any]:
     """Compare the arms that FILE describes: a table with `corpus`, `arms`, `train` … (see `warmstart schema
@@ -34,7 +35,9 @@ def command(file: Path, overrides: tuple[str, ...], runs: Path, output_dir: Path
             )
     else:
         step = {"type": "compare", **apply_overrides(data, overrides)}
-        recipe = Recipe.parse({"name": file.stem, "title": data.get("title", ""), "steps": {"compare": step}}, where=file)
+        recipe = Recipe.parse(
+            {"name": file.stem, "title": data.get("title", ""), "steps": {"compare": step}}, where=file
+        )
     folder = output_dir or run_folder(recipe, runs)
     run_recipe(recipe, folder)
     return read_summary(folder)

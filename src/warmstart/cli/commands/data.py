@@ -32,7 +32,8 @@ def _render(console: Console, result: Any) -> None:
             "mean document": f"{result['mean_characters']:,.0f} characters",
             "longest document": f"{result['longest_characters']:,} characters",
             "duplicates": f"{result['duplicates']:.1%} of the documents",
-            "scripts": ", ".join(f"{k} {v:.1%}" for k, v in list(result["scripts"].items())[:4]) or "no letters",
+            "scripts": ", ".join(f"{k} {v:.1%}" for k, v in list(result["scripts"].items())[:4])
+            or "no letters",
         },
     )
     console.print()
@@ -49,7 +50,9 @@ def _render(console: Console, result: Any) -> None:
 
 @click.command(cls=SettingsCommand)
 @click.option("--list", "listing", is_flag=True, help="List the named sets instead.")
-@click.option("--samples", type=click.IntRange(min=0), default=5, show_default=True, help="Documents to show.")
+@click.option(
+    "--samples", type=click.IntRange(min=0), default=5, show_default=True, help="Documents to show."
+)
 @settings_options(CorpusSettings, arguments=("path",), name="make", lazy=True)
 @prints(_render)
 def command(make: Any, listing: bool, samples: int) -> Any:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def _render(console: Console, result: dict[str, Any]) -> None:
     console.print(
-        f"{result['bits_per_byte']:.4f} bits per byte on {result['corpus']} ({result['split']}: {result['bytes']:,} bytes, "
-        f"{result['tokens']:,} tokens, {result['seconds']:.1f} s)",
+        f"{result['bits_per_byte']:.4f} bits per byte on {result['corpus']} ({result['split']}: "
+        f"{result['bytes']:,} bytes, {result['tokens']:,} tokens, {result['seconds']:.1f} s)",
         markup=False,
     )
 

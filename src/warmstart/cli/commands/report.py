@@ -22,8 +22,15 @@ def _render(console: Console, result: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write; beside the result by default.")
-@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for the plots as PNG.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; beside the result by default.",
+)
+@click.option(
+    "--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for the plots as PNG."
+)
 @prints(_render)
 def command(source: Path, output: Path | None, plots: Path | None) -> dict[str, Any]:
     """Render SOURCE, a `result.json` or the run folder that holds one, as one self-contained HTML page."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from warmstart.cli import shared
 from warmstart.cli.comparison import render, summary
 from warmstart.cli.output import prints
 
@@ -20,9 +21,11 @@ from warmstart.cli.output import prints
     show_default=True,
     help="Seconds, minutes on two cores, or one GPU.",
 )
-@click.option("--set", "overrides", multiple=True, metavar="STEP.KEY=VALUE", help="Change a setting (repeatable).")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are made.")
-@click.option("--keep/--no-keep", default=True, help="Whether to file the verdict; a changed run is never filed.")
+@shared.overrides
+@shared.runs
+@click.option(
+    "--keep/--no-keep", default=True, help="Whether to file the verdict; a changed run is never filed."
+)
 @prints(render)
 def command(name: str, scale: str, overrides: tuple[str, ...], runs: Path, keep: bool) -> dict[str, Any]:
     """Run the claim of system NAME (or its number; see `warmstart systems --state runs`)."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from warmstart.cli import shared
 from warmstart.cli.comparison import read_summary
 from warmstart.cli.comparison import render as render_comparison
 from warmstart.cli.output import prints
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 def _render(console: Console, result: dict[str, Any]) -> None:
     if "steps" in result:
-        rows = [tuple(step.get(k, "") for k in ("step", "type", "summary", "artifact")) for step in result["steps"]]
+        rows = [
+            tuple(step.get(k, "") for k in ("step", "type", "summary", "artifact"))
+            for step in result["steps"]
+        ]
         table(console, ("step", "type", "what it does", "artifact"), rows)
     if "result" in result:
         render_comparison(console, result["result"])
@@ -28,11 +32,11 @@ def _render(console: Console, result: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="STEP.KEY=VALUE", help="Change a setting (repeatable).")
+@shared.overrides
 @click.option("--scale", help="Scale of the recipe: smoke, small or full.")
 @click.option("--only", metavar="STEP", help="Run just this step and what it needs.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are made.")
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="Exact run folder, instead of one under --runs.")
+@shared.runs
+@shared.run_folder
 @click.option("--dry-run", is_flag=True, help="Check the recipe and list its steps without running them.")
 @prints(_render)
 def command(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from warmstart.corpus.named_set import DataFile, NamedSet, datasets, hash_table
+from warmstart.corpus.data_files import DataFile, hash_table
+from warmstart.corpus.named_set import NamedSet, datasets
 from warmstart.corpus.reading import SourceFile
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.corpus.source import Source, split_source
@@ -36,7 +37,7 @@ class Multi30k(NamedSet):
             split: [_file(f"task2.{theirs}.{caption}.{member}").locate() for caption in range(1, 6)]
             for split, theirs in _SPLITS.items()
         }
-        chosen = settings.model_copy(update={"unit": "line"})
+        chosen = settings.model_copy(update={"unit": "line", "reader": "txt"})
         return split_source(f"multi30k/{member}", files, chosen, member)
 
     def pairs(self, member: str, split: str) -> tuple[list[SourceFile], Iterator[tuple[str, str]]]:
@@ -54,7 +55,7 @@ class Multi30k(NamedSet):
 def _file(name: str) -> DataFile:
     task, rest = name.split(".", 1)
     origin = rest.replace("test2016", "test_2016_flickr" if task == "task1" else "test_2016")
-    return DataFile(_FOLDER, f"{name}.txt.gz", f"{_ORIGIN}/{task}/raw/{origin}.gz", _SHA256[name])
+    return DataFile(_FOLDER, f"{name}.txt.gz", (f"{_ORIGIN}/{task}/raw/{origin}.gz",), _SHA256[name])
 
 
 _SHA256 = hash_table("""

@@ -34,8 +34,8 @@ class PythonStdlib(NamedSet):
     """`docs`: English prose from docstrings, comment blocks and the language reference that `help()` shows.
     `code`: the source without docstrings and comments, so that the two share no text.
 
-    One document per module; bundled packages are left out, and tests from the code. The text depends on the Python version,
-    which the fingerprint tells. Extraction takes some seconds and is cached.
+    One document per module; bundled packages are left out, and tests from the code. The text depends on the
+    Python version, which the fingerprint tells. Extraction takes some seconds and is cached.
     """
 
     def corpora(self) -> list[str]:
@@ -51,11 +51,11 @@ class PythonStdlib(NamedSet):
                 fix="use a Python installation that has .py files, or another corpus",
             )
         extract = code_of if member == "code" else prose_of
-        print_ = _Fingerprint(files, member)
+        fingerprint = _Fingerprint(files, member)
         return Source(
             f"python-stdlib/{member}",
-            lambda _split: iter(_cached(files, member, extract, print_)),
-            print_,
+            lambda _split: iter(_cached(files, member, extract, fingerprint)),
+            fingerprint,
             (),
             settings.language or ("python" if member == "code" else "en"),
             sum(file.path.stat().st_size for file in files) // (1 if member == "code" else 4),

@@ -202,8 +202,8 @@ def _candidates(
             lowest = torch.maximum(lowest, bound(joined.topk(min(keep, joined.shape[1]), dim=1).values))
             row, column, value = (torch.cat(item) for item in zip(*found))
             may = value >= (lowest - slack)[row]
-            row, order = torch.sort(row[may], stable=True)
-            r, c = row.numpy(), column[may][order].numpy()
+            key = (row[may] * len(keys) + column[may]).sort().values.numpy()
+            r, c = key // len(keys), key % len(keys)
             yield start, r, c, _cosines(query_side.exact[rows], key_side.exact, r, c)
 
 
@@ -239,7 +239,7 @@ def _cosines(queries: np.ndarray, keys: np.ndarray, row: np.ndarray, column: np.
 
 
 def _ragged_sparsemax(row: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Sparsemax over the entries of each row; `row` is sorted, has no gaps, and weights come back per entry.
+    """Sparsemax over the entries of each row; `row` is sorted and has no gaps; weights come back per entry.
 
     Newton's steps on the threshold: from below it rises to the exact value in finitely many steps.
     """
@@ -253,6 +253,7 @@ def _ragged_sparsemax(row: np.ndarray, score: np.ndarray) -> np.ndarray:
         if np.array_equal(higher, tau):
             break
         tau = higher
+    tau = (total - 1.0) / size  # from the support alone, so that more candidates change no bit
     weight = np.maximum(score - tau[row], 0.0)
     return weight / np.bincount(row, weights=weight)[row]
 

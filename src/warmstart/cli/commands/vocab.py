@@ -1,0 +1,90 @@
+"""Train a tokenizer, or measure one on text and against another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from warmstart.cli.operation import operation_command
+from warmstart.cli.output import prints
+from warmstart.cli.tables import pairs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.group()
+def command() -> None:
+    """Train a tokenizer, or measure one on text and against another."""
+
+
+command.add_command(
+    operation_command(
+        "tokenizer",
+        name="train",
+        help="Train a tokenizer on text, in the manner of another one with --like.\n\n"
+        "\b\nExample: warmstart vocab train --corpus multi30k/de --like gpt2 --vocab-size 8000 -o tok-de",
+    )
+)
+
+
+def _render(console: Console, result: dict[str, Any]) -> None:
+    for title, values in result.items():
+        pairs(console, values, title=title.capitalize())
+        console.print()
+
+
+@command.command("info")
+@click.argument("tokenizer")
+@click.option("--corpus", help="Text to measure on: file, folder, named set or hub id.")
+@click.option("--against", metavar="TOKENIZER", help="Another tokenizer: which tokens do they share?")
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=1),
+    default=2_000_000,
+    show_default=True,
+    help="UTF-8 bytes of text to read.",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the checkpoint brings along.")
+@prints(_render)
+def info(
+    tokenizer: str, corpus: str | None, against: str | None, max_bytes: int, trust_remote_code: bool
+) -> dict[str, Any]:
+    """Describe TOKENIZER: a folder, a tokenizer.json, a checkpoint or a hub id."""
+    from collections import Counter
+
+    from warmstart.vocabulary.opening import open_tokenizer
+    from warmstart.vocabulary.tokens import backend_state, canonical_tokens, style_of
+
+    opened = open_tokenizer(tokenizer, trust_remote_code=trust_remote_code)
+    state, tokens = backend_state(opened), canonical_tokens(opened)
+    roles = {t.role: t.string for t in tokens if t.role and t.role not in ("additional", "unused")}
+    result: dict[str, Any] = {
+        "tokenizer": {
+            "model": state["model"]["type"],
+            "spaces": style_of(state),
+            "tokens": len(tokens),
+            "word_starts": sum(t.starts_word for t in tokens),
+            "kinds": dict(Counter("special" if t.role else "text" if t.is_text else "bytes" for t in tokens)),
+            "roles": roles,
+        }
+    }
+    if corpus:
+        from warmstart.corpus import open_corpus
+        from warmstart.vocabulary.forge.report import measure
+
+        texts = (document.text for document in open_corpus(corpus).documents("all"))
+        result["on " + corpus] = measure(opened, texts, max_bytes=max_bytes).model_dump(mode="json")
+    if against:
+        from warmstart.vocabulary.map import VocabMap
+
+        relation = VocabMap.build(open_tokenizer(against, trust_remote_code=trust_remote_code), opened)
+        result["against " + against] = {
+            "its_tokens": len(relation.source),
+            "shared": len(relation.overlap),
+            "share_of_this_vocabulary": len(relation.overlap) / max(1, len(relation.text_ids)),
+            "new": len(relation.new),
+            "special_roles_shared": len(relation.roles),
+        }
+    return result

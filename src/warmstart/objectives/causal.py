@@ -1,0 +1,36 @@
+"""Causal language modelling: predict each token from those before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from warmstart.objectives._base import Objective, objectives
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@objectives.register("causal", title="Next-token prediction", tags=("causal",))
+class Causal(Objective):
+    """Next-token prediction: `-sum_i log p(x_{i+1} | x_1 … x_i)` over the L - 1 targets of each block.
+
+    Text packed from several documents is read across their boundaries, as GPT-2 and its successors were
+    trained; the end-of-text token between them tells the model. Labels are the ids themselves, the shift
+    happens in the loss, as everywhere in transformers.
+    """
+
+    task = "causal"
+
+    def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        """`input_ids` and `labels`, both (B, L) and equal."""
+        import torch
+
+        ids = torch.from_numpy(blocks.astype("int64"))
+        return {"input_ids": ids, "labels": ids.clone()}
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Labels shifted left by one; the last position predicts nothing."""
+        from torch.nn import functional as F
+
+        return F.pad(labels[:, 1:], (0, 1), value=-100)

@@ -1,0 +1,145 @@
+"""WECHSEL: rows as mixtures of the nearest source tokens in a bilingual vector space."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.settings import Settings
+from warmstart.vocabulary.aux_space.binding import word_space
+from warmstart.vocabulary.aux_space.compose import Composition, subword_space
+from warmstart.vocabulary.aux_space.neighbours import nearest_by_cosine
+from warmstart.vocabulary.aux_space.procrustes import align_spaces
+from warmstart.vocabulary.aux_space.space import AuxSpace
+from warmstart.vocabulary.aux_space.train import StaticSettings
+from warmstart.vocabulary.mix import RowMix
+from warmstart.vocabulary.rows._base import RowContext, initialisers
+
+Anchors = Literal["auto", "dictionary", "parallel", "identical", "none"]
+
+
+class WechselSettings(Settings):
+    """Options of `wechsel`."""
+
+    source_vectors: str | None = None
+    """File of word vectors of the source language (.vec, .vec.gz, .bin, .npz); without it they are trained on
+    the source text."""
+    target_vectors: str | None = None
+    """File of word vectors of the target language; without it they are trained on the target text."""
+    training: StaticSettings = StaticSettings(level="word", epochs=20, min_count=5, min_n=5, max_n=5)
+    """How word vectors are trained."""
+    anchors: Anchors = "auto"
+    """Pairs that bring the two languages into one space: the given `dictionary`; one mined from `parallel`
+    sentences; words `identical` in both texts (numbers, names; the right choice within one language); `none`
+    where the vectors are aligned already. `auto`: the first of these that is given."""
+    centre: bool = False
+    """Subtract each language's mean vector before fitting; usually helps, not done by the paper."""
+    normalise: bool = False
+    """Scale word vectors to length one before fitting; usually helps, not done by the paper."""
+    compose: Composition = "auto"
+    """How tokens get vectors from words: `words` (frequency-weighted mean over words that contain the token),
+    `ngrams` (fastText's subword information), or `auto`: n-grams where the vectors have them."""
+    neighbours: int = Field(default=10, ge=1)
+    """Source tokens mixed into one row."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Weights are softmax(cosine / temperature)."""
+
+    @model_validator(mode="after")
+    def _words(self) -> Self:
+        if self.training.level != "word":
+            raise ValueError("wechsel aligns word vectors: training.level must be word")
+        return self
+
+
+@initialisers.register(
+    "wechsel",
+    settings=WechselSettings,
+    title="WECHSEL: Effective initialization of subword embeddings for cross-lingual transfer of monolingual "
+    "language models",
+    arxiv="2112.06598",
+    tags=("mix", "convex", "all-rows", "corpus", "bilingual"),
+)
+def wechsel(context: RowContext, settings: WechselSettings) -> RowMix:
+    """`E_t[t] = sum_s w_s E_s[s]` over the k source tokens nearest to t, `w = softmax(cos / temperature)`.
+
+    Word vectors of both languages are brought into one space by orthogonal Procrustes over a dictionary, and
+    composed to token vectors. As published, overlapping tokens are mixtures too, even digits and
+    punctuation; `copy_overlap: true` copies them. Tokens without a vector are drawn from N(mu, sd).
+
+    Differences from the released code: source tokens without a vector are never neighbours (there, with few
+    vectors, they can be); special tokens are mapped by role, not by string; where dimensions differ the
+    wider space is reduced, whichever it is (there, only the source).
+
+    Returns:
+        Convex weights, `(V_target, V_source)`, at most `neighbours` per row.
+
+    Raises:
+        UserError: No text or vectors, no anchors, or no anchor with vectors on both sides.
+    """
+    source, target = bilingual_token_spaces(context, settings)
+    known = np.flatnonzero(source.known)
+    if not len(known):
+        raise UserError("no token of the source has a vector", where="initialiser wechsel")
+    wanted = context.wanted[target.known[context.wanted]]
+    column, cosine = nearest_by_cosine(target.vectors[wanted], source.vectors[known], settings.neighbours)
+    weight = np.exp((cosine.astype(np.float64) - cosine[:, :1]) / settings.temperature)
+    row = np.repeat(wanted, column.shape[1])
+    return RowMix.from_entries(context.shape, row, known[column].ravel(), weight.ravel())
+
+
+def bilingual_token_spaces(context: RowContext, settings: WechselSettings) -> tuple[AuxSpace, AuxSpace]:
+    """Vectors of all source tokens and of all target tokens in one space (row index = token id)."""
+    files = {"source": settings.source_vectors, "target": settings.target_vectors}
+    words = {
+        side: word_space(context, "wechsel", side, file=files[side], training=settings.training)
+        for side in files
+    }
+    source = subword_space(words["source"], context.source_tokenizer, compose=settings.compose)
+    target = subword_space(words["target"], context.target_tokenizer, compose=settings.compose)
+    pairs = _anchor_pairs(context, settings, words["source"], words["target"])
+    if pairs is None:
+        if source.dim != target.dim:
+            raise UserError(
+                f"the source vectors have {source.dim} dimensions, the target vectors {target.dim}",
+                where="initialiser wechsel",
+                fix="with anchors: none both files must come from one space",
+            )
+        return source, target
+    maps = align_spaces(
+        words["source"],
+        words["target"],
+        pairs,
+        centre=settings.centre,
+        normalise=settings.normalise,
+        where="dictionary",
+    )
+    return maps.source.apply(source), maps.target.apply(target)
+
+
+def _anchor_pairs(
+    context: RowContext, settings: WechselSettings, source: AuxSpace, target: AuxSpace
+) -> list[tuple[str, str]] | None:
+    choice = settings.anchors
+    if choice == "auto":
+        choice = "identical" if context.parallel is None else "parallel"
+        choice = choice if context.dictionary is None else "dictionary"
+    if choice == "none":
+        return None
+    if choice == "dictionary":
+        dictionary: list[tuple[str, str]] = context.need("dictionary", "wechsel")
+        return dictionary
+    if choice == "parallel":
+        from warmstart.vocabulary.alignment import mine_dictionary
+
+        return mine_dictionary(context.need("parallel", "wechsel"))
+    shared = [name for name in source.names if name in target]
+    if len(shared) < 20:
+        raise UserError(
+            f"the two texts share only {len(shared)} words with vectors, too few to align their vectors",
+            where="initialiser wechsel",
+            fix="add dictionary: … or parallel: … to the transplant settings",
+        )
+    return [(name, name) for name in shared]
