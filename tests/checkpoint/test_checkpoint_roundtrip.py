@@ -151,8 +151,8 @@ def test_generation_works_after_plain_loading(make):
 
 
 def test_verification_notices_a_model_that_reads_back_differently(tmp_path):
-    model = tiny_model("llama", tie_word_embeddings=False)
-    model.config.tie_word_embeddings = True  # the configuration lies: reading ties the head to the input rows
-    with pytest.raises(UserError, match=r"reads back with other values|other logits"):
+    model = tiny_model("llama")
+    model.model.rotary_emb.inv_freq.mul_(2)  # part of the function, and not stored
+    with pytest.raises(UserError, match="computes other logits"):
         save_checkpoint(tmp_path / "o", model, bpe(), lineage=LINEAGE, verify=True)
     assert not (tmp_path / "o").exists() and not list(tmp_path.iterdir())

@@ -76,8 +76,8 @@ def comparison(seeds: tuple[int, ...] = (0, 1, 2), arms: tuple[str, ...] = tuple
                 curves=curves,
                 final_bpb=_interval([c.final for c in curves]),
                 savings=own,
-                sample=" steht auf einer Straße und hält einen Hund an der Leine. Zwei Männer in roten Hemden "
-                "spielen Fußball <b>auf</b> dem Feld & lachen.",
+                sample=" steht auf einer Straße und hält einen Hund an der Leine. Zwei Männer in roten "
+                "Hemden spielen Fußball <b>auf</b> dem Feld & lachen.",
                 extra={
                     "parameters": 6_291_456,
                     "start seconds of the surgery": 1.73,
@@ -94,13 +94,13 @@ def comparison(seeds: tuple[int, ...] = (0, 1, 2), arms: tuple[str, ...] = tuple
     return ComparisonResult(
         name="en-de",
         title="English captions → German captions, 6M-parameter decoder",
-        sentence="Starting from an existing model (focus) reaches the loss of training from scratch (scratch) with "
-        "16% of the training tokens, 6.1 times fewer.",
+        sentence="Starting from an existing model (focus) reaches the loss of training from scratch "
+        "(scratch) with 16% of the training tokens, 6.1 times fewer.",
         verdict="partly",
         claims=[
             Claim(
-                text="The best initialiser reaches scratch's final held-out bits per byte with at most a quarter of "
-                "the tokens.",
+                text="The best initialiser reaches scratch's final held-out bits per byte with at most a "
+                "quarter of the tokens.",
                 holds=True,
                 measured="focus needs 16.3% of the tokens (95 % interval 14.9% to 17.8%, 3 seeds)",
             ),
@@ -112,7 +112,7 @@ def comparison(seeds: tuple[int, ...] = (0, 1, 2), arms: tuple[str, ...] = tuple
             Claim(
                 text="FOCUS starts below mean-of-pieces.",
                 holds=None,
-                measured="focus 2.551 against mean-of-pieces 2.548 bits per byte before training, within seed noise",
+                measured="focus 2.551 against mean-of-pieces 2.548 bits per byte at the start, within noise",
             ),
         ],
         scale="small",

@@ -101,7 +101,10 @@ def test_the_page_needs_nothing_from_outside(source: str) -> None:
 
 
 def test_text_of_models_and_people_is_never_markup(result: ComparisonResult) -> None:
-    nasty = "</pre><script>alert(1)</script><img src=http://x.example/y onerror=alert(2)> $\\frac{1}$ {{ 7*7 }} ]]> \x00"
+    nasty = (
+        "</pre><script>alert(1)</script><img src=http://x.example/y onerror=alert(2)> $\\frac{1}$ {{ 7*7 }}"
+    )
+    nasty += " ]]> \x00"
     arms = [
         arm.model_copy(update={"name": f"{arm.name}{nasty}", "sample": nasty, "description": nasty})
         for arm in result.arms

@@ -62,7 +62,7 @@ def encipher(text: str) -> str:
 def cipher_word(word: str) -> str:
     digest = hashlib.sha256(word.encode()).digest()
     letters = "αβγδεζηθικλμνξοπρστυφχψω"
-    return "".join(letters[b % 24] for b in digest[: 3 + digest[31] % 6])
+    return "".join(letters[b % 24] for b in digest[: 5 + digest[31] % 4])
 
 
 def byte_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:

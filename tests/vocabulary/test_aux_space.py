@@ -25,6 +25,7 @@ from warmstart.vocabulary.aux_space import (
     train_space,
 )
 from warmstart.vocabulary.aux_space.formats import from_npz, to_npz
+from warmstart.vocabulary.aux_space.train import epochs_for
 
 QUICK = StaticSettings(dim=12, epochs=1, min_count=2, buckets=500)
 
@@ -101,6 +102,13 @@ def test_similar_contexts_give_similar_vectors(tmp_path: Path) -> None:
         w: space.vectors[space.index[w]] / np.linalg.norm(space.vectors[space.index[w]]) for w in space.names
     }
     assert a["dog"] @ a["cat"] > 0.8 > 0.5 > a["dog"] @ a["red"]
+
+
+def test_a_small_text_is_read_more_often() -> None:
+    token, word = StaticSettings(), StaticSettings(level="word")
+    assert [epochs_for(n, token) for n in (1_000, 1_000_000, 100_000_000)] == [30, 5, 3]
+    assert [epochs_for(n, word) for n in (1_000, 1_000_000)] == [30, 20]
+    assert epochs_for(1_000, StaticSettings(epochs=2)) == 2
 
 
 def test_too_little_text_is_a_user_error(tmp_path: Path) -> None:
@@ -186,11 +194,15 @@ def test_subword_vectors_equal_a_loop_over_words(corpus: Texts) -> None:
     words = sorted({w for t in corpus.texts for w in t.split()})[:300]
     space = AuxSpace.of(words, rng.standard_normal((len(words), 5)), rng.integers(1, 50, len(words)))
     got = subword_space(space, tokenizer)
+    cut = [
+        [set(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (word, " " + word)]
+        for word in words
+    ]
     for token in range(len(tokenizer)):
         total, weight = np.zeros(5), 0
-        for word, vector, count in zip(space.names, space.vectors, space.counts):
-            for text in (word, " " + word):
-                if token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        for variants, vector, count in zip(cut, space.vectors, space.counts):
+            for tokens in variants:
+                if token in tokens:
                     total += count * vector
                     weight += count
         expected = total / weight if weight else total

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-from warmstart.foundation.errors import UserError, nearest
+from warmstart.foundation.errors import UserError
 
 Task = Literal["causal", "masked", "seq2seq"]
 AUTO_CLASS: dict[Task, str] = {
@@ -67,13 +67,18 @@ def task_of(config: Mapping[str, Any], *, where: object = None, remote: bool = F
         raise UserError(
             "config.json names no model_type", where=where, fix="is this a checkpoint of transformers?"
         )
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
     everything = {name for classes in known.values() for name in classes}
-    hint = nearest(family, everything)
+    close = difflib.get_close_matches(family, sorted(everything), n=1, cutoff=0.75)
+    foreign = family in CONFIG_MAPPING_NAMES
+    reason = "not as a language model" if foreign else "neither causal, masked nor encoder-decoder"
     raise UserError(
-        f"unknown architecture {family!r}: transformers has no causal, masked or encoder-decoder language "
-        f"model of that name",
+        f"unknown architecture {family!r}: transformers knows it {reason}",
         where=where,
-        fix=hint if hint.startswith("did") else "convert it to a family that transformers knows",
+        fix=f"did you mean {close[0]!r}?"
+        if close and not foreign
+        else "convert it to a language-model family that transformers knows",
     )
 
 
@@ -113,8 +118,3 @@ def vocabulary_rows(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
     text = config.get("text_config") or {}
     size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     return int(size) if size is not None else None
-
-
-def is_checkpoint_folder(folder: Path) -> bool:
-    """Whether a folder claims to hold a model."""
-    return (folder / "config.json").is_file()

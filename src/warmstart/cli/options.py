@@ -80,7 +80,8 @@ def settings_options(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator that gives a command one option per field of `settings` and passes the validated object.
 
-    What comes later wins: `--config FILE.yaml`, then options, then `--set key=value`.
+    What comes later wins: `--config FILE.yaml` (`--config-file` where a setting is called `config`), then
+    options, then `--set key=value`.
 
     Args:
         settings: The operation's settings class.
@@ -94,15 +95,15 @@ def settings_options(
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def wrapped(*args: Any, config: Path | None, overrides: tuple[str, ...], **values: Any) -> Any:
-            given: dict[str, Any] = read_yaml(config) if config else {}
+        def wrapped(*args: Any, config_file: Path | None, overrides: tuple[str, ...], **values: Any) -> Any:
+            given: dict[str, Any] = read_yaml(config_file) if config_file else {}
             for leaf in every:
                 value = values.pop(leaf.dest)
                 if value is None or value == ():
                     continue
                 put(given, leaf.path, _value(leaf, value), words)
             apply_overrides(given, overrides, words)
-            make = functools.partial(settings.parse, given, where=config)
+            make = functools.partial(settings.parse, given, where=config_file)
             values[name] = make if lazy else make()
             return function(*args, **values)
 
@@ -113,8 +114,10 @@ def settings_options(
             metavar="KEY=VALUE",
             help="Any setting, also inside a method (`initialiser.temperature=0.5`); read as YAML.",
         )(wrapped)
+        names = ["--config-file"] if "config" in settings.model_fields else ["--config", "--config-file"]
         run = click.option(
-            "--config",
+            *names,
+            "config_file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             metavar="FILE.yaml",
             help="Settings from a file; options on the command line win.",

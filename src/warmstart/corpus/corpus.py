@@ -11,7 +11,7 @@ from warmstart.corpus.document import Document
 from warmstart.corpus.named_set import dataset_names, is_named, open_named
 from warmstart.corpus.reading import suffixes
 from warmstart.corpus.settings import CorpusSettings
-from warmstart.corpus.source import Source, only, open_files
+from warmstart.corpus.source import Source, joined, only, open_files
 from warmstart.corpus.splitting import SPLITS, Split, split_of_document
 from warmstart.corpus.streams import cut_point, stem_name
 from warmstart.foundation.errors import UserError, nearest
@@ -42,7 +42,7 @@ class Corpus:
     def fingerprint(self) -> str:
         """Hash of the content and of every setting that changes which documents are read (16 hex digits)."""
         if self._fingerprint is None:
-            chosen = self.settings.model_dump(mode="json", exclude={"path", "language"})
+            chosen = self.settings.model_dump(mode="json", exclude={"path", "also", "language"})
             self._fingerprint = digest([_READING_VERSION, self.source.fingerprint(), chosen])
         return self._fingerprint
 
@@ -165,20 +165,26 @@ def open_corpus(settings: CorpusSettings | Mapping[str, Any] | str | Path, *, wh
         UserError: Nothing of that name exists, with the nearest name that does.
     """
     chosen = CorpusSettings.parse(settings, where=where)
-    if chosen.path.startswith("hf:"):
-        return Corpus(_hub(chosen.path.removeprefix("hf:"), chosen), chosen)
-    path = Path(chosen.path).expanduser()
+    sources = [_source(text, chosen, where) for text in (chosen.path, *chosen.also)]
+    return Corpus(sources[0] if len(sources) == 1 else joined(sources), chosen)
+
+
+def _source(text: str, chosen: CorpusSettings, where: object) -> Source:
+    """What one path names."""
+    if text.startswith("hf:"):
+        return _hub(text.removeprefix("hf:"), chosen)
+    path = Path(text).expanduser()
     source = None
-    if chosen.path and path.exists():
+    if text and path.exists():
         source = open_files(path, chosen)
-    elif is_named(chosen.path):
-        source = open_named(chosen.path, chosen)
+    elif is_named(text):
+        source = open_named(text, chosen)
     if source is not None:
-        return Corpus(source if chosen.split is None else only(source, chosen.split), chosen)
+        return source if chosen.split is None else only(source, chosen.split)
     like_file = Path(stem_name(path)).suffix.lower() in suffixes()
-    if _HUB_ID.fullmatch(chosen.path) and not like_file and not path.parent.is_dir():
-        return Corpus(_hub(chosen.path, chosen), chosen)
-    raise missing_path(chosen.path, where)
+    if _HUB_ID.fullmatch(text) and not like_file and not path.parent.is_dir():
+        return _hub(text, chosen)
+    raise missing_path(text, where)
 
 
 def missing_path(text: str, where: object = None) -> UserError:

@@ -50,7 +50,7 @@ def describe(corpus: Corpus, *, samples: int = 5, sample_characters: int = 200) 
             duplicates += mark in seen
             if mark not in seen:
                 seen.add(mark)
-                if len(chosen) < samples or mark < chosen[-1][0]:
+                if len(chosen) < samples or (chosen and mark < chosen[-1][0]):
                     shown = " ".join(text[: 2 * sample_characters].split())
                     cut = shown[:sample_characters] + ("…" if len(shown) > sample_characters else "")
                     chosen = sorted([*chosen, (mark, {"id": document.id, "split": split, "text": cut})])[

@@ -18,6 +18,8 @@ class CorpusSettings(Settings):
     path: str
     """File, folder of files, named set (`python-stdlib/docs`, `multi30k/de`) or Hugging Face dataset id
     (`owner/name`, or `hf:name` to be explicit). What exists on disk wins."""
+    also: tuple[str, ...] = ()
+    """Further texts, named like `path` and read after it with the same options."""
     name: str | None = None
     """Configuration of a Hugging Face dataset, such as `20231101.de`."""
     split: str | None = None

@@ -100,6 +100,33 @@ def only(source: Source, split: str) -> Source:
     )
 
 
+def joined(sources: list[Source]) -> Source:
+    """Several sources as one, read one after the other; either all have official splits or none has."""
+    first = sources[0]
+    if len({bool(source.splits) for source in sources}) > 1:
+        fixed = next(source.name for source in sources if source.splits)
+        raise UserError(
+            "texts with and without official splits cannot be joined",
+            where=", ".join(source.name for source in sources),
+            fix=f"read {fixed} with split: train, or alone",
+        )
+
+    def read(split: str | None) -> Iterator[Document]:
+        for source in sources:
+            if split is None or split in source.splits:
+                yield from source.read(split)
+
+    languages = {source.language for source in sources}
+    return Source(
+        "+".join(source.name for source in sources),
+        read,
+        lambda: digest([source.fingerprint() for source in sources]),
+        tuple(split for split in SPLITS if any(split in source.splits for source in sources)),
+        first.language if len(languages) == 1 else None,
+        sum(source.num_bytes for source in sources),
+    )
+
+
 def _split_in_name(path: Path) -> str:
     stem = Path(stem_name(path)).stem.lower()
     for word in (*SPLITS, *ALIASES):

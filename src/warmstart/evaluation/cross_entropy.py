@@ -1,7 +1,7 @@
 """Cross-entropy of a linear head without ever holding all logits.
 
-For N tokens and a vocabulary of V the usual loss keeps logits, their float32 copy, log-probabilities and their
-gradient: four (N, V) arrays, most of the memory and much of the time of a small model. Here tokens pass
+For N tokens and a vocabulary of V the usual loss keeps logits, their float32 copy, log-probabilities and
+their gradient: four (N, V) arrays, most of the memory and much of the time of a small model. Here tokens pass
 through the head in chunks. Because the loss is a (weighted) sum, the gradient of a chunk is known as soon as
 its softmax is: `dloss/dlogits = w (softmax - onehot)`. It is pushed into the gradients of hidden states,
 weight and bias at once, and only scaled in the backward pass, so the head's matrix product is never repeated.
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _CACHED, _LARGEST = 4 * 2**20, 64 * 2**20
 """Logits per chunk: what still fits a processor's cache, and what may be held at most (256 MB in float32)."""
@@ -29,13 +28,15 @@ def chunk_size(tokens: int, vocab: int) -> int:
     """Tokens per chunk C, chosen by measurement on two cores for H 256-768, V 8k-50k.
 
     Small chunks stay in the cache but touch the whole gradient of the weight each time, so C is at least 512
-    unless the vocabulary is so large that a chunk would pass 64 million logits. Chunks are of near-equal size.
+    unless the vocabulary is so large that a chunk would pass 64 million logits. Chunks are of near-equal
+    size.
     """
     most = max(64, min(max(512, _CACHED // max(vocab, 1)), _LARGEST // max(vocab, 1)))
     chunks = max(1, -(-tokens // most))
     return max(1, -(-tokens // chunks))
 
 
+@torch.compiler.disable  # chunks, in place: nothing that a compiler would make better
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -124,9 +125,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 z.div_(softcap).tanh_().mul_(softcap)
             torch.softmax(z, dim=-1, out=p)
             # log-sum-exp = max z - log max p: two reductions instead of a second exponential per logit.
-            torch.sub(
-                z.amax(-1) - p.amax(-1).log(), z.gather(1, goal)[:, 0], out=nll[part]
-            )
+            torch.sub(z.amax(-1) - p.amax(-1).log(), z.gather(1, goal)[:, 0], out=nll[part])
             if not any(needs):
                 continue
             p.scatter_add_(1, goal, p.new_full(goal.shape, -1.0))

@@ -3,13 +3,14 @@
 A model's `forward` runs body, head transform, output matrix and loss in one go. The output matrix is the last
 `Linear` of nearly every family, so we let the model's own `forward` run with that one layer passing its input
 through, and apply the matrix ourselves, only at positions with a target and chunk by chunk
-([`linear_cross_entropy`][warmstart.evaluation.cross_entropy.linear_cross_entropy]). All before the matrix (the
-dense layer of BERT and RoBERTa heads, T5's `d_model ** -0.5`) stays the model's own code, for every family.
+([`linear_cross_entropy`][warmstart.evaluation.cross_entropy.linear_cross_entropy]). All before the matrix
+(the dense layer of BERT and RoBERTa heads, T5's `d_model ** -0.5`) stays the model's own code, for every
+family.
 
-What comes after the matrix (Cohere and Granite scale their logits, Gemma 2 squashes them) is found by one probe
-on the first batch: the model's logits are compared with the matrix's output. A plain head and these two
-transformations are handled exactly; any other head, or an output layer that is not a plain `Linear` (adapters,
-quantised layers), falls back to the model's full logits.
+What comes after the matrix (Cohere and Granite scale their logits, Gemma 2 squashes them) is found by one
+probe on the first batch: the model's logits are compared with the matrix's output. A plain head and these two
+transformations are handled exactly; any other head, or an output layer that is not a plain `Linear`
+(adapters, quantised layers), falls back to the model's full logits.
 """
 
 from __future__ import annotations
@@ -60,16 +61,16 @@ def token_losses(
     """Loss of `targets` given the model's logits at the same positions.
 
     Args:
-        model: A transformers model with a language-modelling head, causal, masked or encoder-decoder; it may be
-            compiled, wrapped in DDP, or sharded by FSDP2 (then call this inside the root's `forward`).
+        model: A transformers model with a language-modelling head, causal, masked or encoder-decoder; it may
+            be compiled, wrapped in DDP, or sharded by FSDP2 (then call this inside the root's `forward`).
         inputs: Keyword arguments of its `forward`, without labels.
-        targets: The token that position i must predict, (B, L) int64; -100 where there is none. A causal model
-            takes the ids shifted left by one.
+        targets: The token that position i must predict, (B, L) int64; -100 where there is none. A causal
+            model takes the ids shifted left by one.
         token_weights: Factor of each token in the sum, (B, L).
 
     Returns:
-        The (weighted) sum in nats (scalar, differentiable) and the unweighted loss of each of the N targets in
-        row-major order, (N,), without gradient.
+        The (weighted) sum in nats (scalar, differentiable) and the unweighted loss of each of the N targets
+        in row-major order, (N,), without gradient.
     """
     flat = targets.reshape(-1)
     where = (flat != -100).nonzero()[:, 0]
@@ -118,6 +119,7 @@ def unwrap(model: nn.Module) -> Any:
             return model
 
 
+@torch.compiler.disable
 def _probe(model: nn.Module, inner: Any, inputs: Mapping[str, Any]) -> Head:
     accepted = inspect.signature(inner.forward).parameters
     options = {k: v for k, v in {"use_cache": False, "return_dict": True}.items() if k in accepted}
@@ -133,31 +135,43 @@ def _probe(model: nn.Module, inner: Any, inputs: Mapping[str, Any]) -> Head:
         noise.append(values.to(x).expand(*x.shape[:-1], -1).contiguous())
         return noise[-1]
 
+    def run(forward: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.no_grad(), torch.random.fork_rng(devices), _replaced(linear, forward):
+            return inner(**first, **options).logits
+
     devices = [linear.weight.device] if linear.weight.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), _replaced(linear, answer):
-        logits = inner(**first, **options).logits
+    logits = run(answer)
     if len(noise) != 1 or logits.shape != noise[0].shape:
+        return Head(None, options=options)
+    try:  # BART adds a row of V numbers to its logits
+        run(_identity)
+    except RuntimeError:
         return Head(None, options=options)
     given, made = _exact(noise[0]), _exact(logits)
     if torch.equal(given, made):
         return Head(linear, options=options)
-    config = inner.config
-    scale, softcap = 1.0, getattr(config, "final_logit_softcapping", None)
-    if getattr(config, "logit_scale", None) is not None:
-        scale = float(config.logit_scale)
-    elif getattr(config, "logits_scaling", None) is not None:
-        scale = 1.0 / config.logits_scaling
+    scale, softcap = _declared(inner.config)
     expected = given * scale
     if softcap is not None:
         expected = softcap * torch.tanh(expected / softcap)
     rounding = 4 * torch.finfo(logits.dtype).eps
-    if torch.allclose(expected, made, rtol=rounding, atol=rounding):
+    if torch.allclose(expected, made.to(expected), rtol=rounding, atol=rounding):
         return Head(linear, scale, softcap, options)
     return Head(None, options=options)
 
 
+def _declared(config: Any) -> tuple[float, float | None]:
+    """Scale and soft cap of the logits that the config names (Cohere, Granite; Gemma)."""
+    scale = 1.0
+    if getattr(config, "logit_scale", None) is not None:
+        scale = float(config.logit_scale)
+    elif getattr(config, "logits_scaling", None) is not None:
+        scale = 1.0 / config.logits_scaling
+    return scale, getattr(config, "final_logit_softcapping", None)
+
+
 def _output_layer(inner: Any) -> nn.Linear | None:
-    """The output matrix when it is an unaltered `Linear`: an adapter or quantised layer has its own forward."""
+    """The output matrix when it is an unaltered `Linear`; adapters and quantised layers are not."""
     layer = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     usual = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
     return layer if usual and "forward" not in vars(layer) else None
@@ -184,7 +198,7 @@ def _keeping(seen: list[Tensor]) -> Callable[[Tensor], Tensor]:
     return keep
 
 
-def _whole(parameter: Tensor | None) -> Any:
+def _whole(parameter: Any) -> Any:
     """A parameter that FSDP2 has sharded on its own, gathered; others as they are."""
     return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
 

@@ -8,12 +8,13 @@
 computed inside it. Wrap [`LossModule`][warmstart.objectives.LossModule], which holds model and objective, not
 the model alone:
 
-    module = DistributedDataParallel(LossModule(model, objective))      # or fully_shard(layers), fully_shard(module)
+    module = DistributedDataParallel(LossModule(model, objective))  # or fully_shard of layers, then of this
     nll, count = module(batch)
 
-For FSDP2 the root of the wrapping must be the loss module and the output matrix must belong to the root's group
-(which it does when only the layers are wrapped one by one): the matrix is whole during the root's `forward`.
-`nll` is a sum; back-propagate it divided by the number of targets of the whole step over all processes.
+For FSDP2 the root of the wrapping must be the loss module and the output matrix must belong to the root's
+group (which it does when only the layers are wrapped one by one): the matrix is whole during the root's
+`forward`. `nll` is a sum; back-propagate it divided by the number of targets of the whole step over all
+processes.
 
 The gradients of the output layer are made in the forward pass, so one batch can be back-propagated once
 (`retain_graph` is of no use); gradient accumulation, autocast and checkpointing of layers work as usual.

@@ -75,5 +75,3 @@ class Objective(ABC):
 
 
 objectives: Registry[type[Objective]] = Registry("objective", "warmstart.objectives")
-
-

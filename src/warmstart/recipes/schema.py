@@ -49,7 +49,7 @@ class Recipe(Settings):
                 f"the recipe has no scale {scale!r}", where=self.name, fix=nearest(scale, self.scales)
             )
         steps = {name: dict(step) for name, step in self.steps.items()}
-        changes = dict(self.scales.get(scale, {})) if scale else {}  # type: ignore[call-overload]
+        changes = dict(self.scales.get(scale, {})) if scale else {}
         changes |= dict(_parse_override(text) for text in overrides)
         for key, value in changes.items():
             _assign(steps, key, value, self.name)

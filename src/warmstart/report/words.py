@@ -111,7 +111,8 @@ def meaning(result: ComparisonResult) -> str:
     elif share <= 1:
         text = (
             f"To come down to {target}, {base.name} read {si(spent)} tokens of text and {best.name} "
-            f"{si(found.cost.mean)}: where {base.name} trains for ten hours, {best.name} trains for {hours(10 * share)}."
+            f"{si(found.cost.mean)}: where {base.name} trains for ten hours, {best.name} trains for "
+            f"{hours(10 * share)}."
         )
     else:
         text = (

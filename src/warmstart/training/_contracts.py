@@ -27,15 +27,15 @@ def stays_between_zero_and_one(entry: Entry[Schedule]) -> None:
 
 @schedule_checks.check()
 def is_continuous(entry: Entry[Schedule]) -> None:
-    """No jump: over 20,000 points of the run, neighbouring factors differ by little."""
-    fine = [i / 20_000 for i in range(20_001)]
+    """No jump: over 4,000 points of the run, neighbouring factors differ by little."""
+    fine = [i / 4_000 for i in range(4_001)]
     for shape in _SHAPES:
         steps = [s for s in (shape["warmup"], shape["decay"]) if s > 0]
         steepest = 8 / min([1.0, *steps])  # slope bound of a linear or cosine ramp, with room
         values = [entry.target(progress, **shape) for progress in fine]
         inner = values if shape["decay"] > 0 else values[:-1]  # a decay of no length is a jump by definition
         jump = max(abs(b - a) for a, b in pairwise(inner))
-        assert jump <= steepest / 20_000 + 1e-9, f"a jump of {jump} with {shape}"
+        assert jump <= steepest / 4_000 + 1e-9, f"a jump of {jump} with {shape}"
 
 
 @schedule_checks.check()

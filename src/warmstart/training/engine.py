@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from warmstart.training.kernels import fast_kernels
 from warmstart.training.launch import make_accelerator, shard, wants_shards
 from warmstart.training.parameters import make_optimizer
 from warmstart.training.state import assign, whole
@@ -59,6 +60,14 @@ class Engine:
         self.sharded = self.world > 1 and wants_shards(settings)
         trained = copy.deepcopy(model) if self.sharded else model
         module: nn.Module = LossModule(trained, objective)
+        self._open = contextlib.ExitStack()
+        # Compiled models do without: the compiler fuses the original parts itself.
+        self._open.enter_context(
+            fast_kernels(
+                trained,
+                enabled=settings.fast_kernels and not settings.torch_compile and self.device.type == "cpu",
+            )
+        )
         if settings.gradient_checkpointing:
             trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.torch_compile:
@@ -192,6 +201,7 @@ class Engine:
 
     def close(self) -> None:
         """Finish trackers and leave the model as it came, but for its weights."""
+        self._open.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
         if self.settings.gradient_checkpointing:

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
     from warmstart.vocabulary.pieces import Decomposer
 
+_POSITIONAL = ("bos", "eos", "cls", "sep")
 STAND_INS = {
     "bos": ("bos", "cls", "eos"),
     "eos": ("eos", "sep", "bos"),
     "cls": ("cls", "bos"),
     "sep": ("sep", "eos"),
-    "pad": ("pad",),
-    "unk": ("unk",),
-    "mask": ("mask",),
 }
-"""Source roles that may stand for a target role, the best first (`cls` opens a sequence just as `bos` does)."""
+"""Source roles that may stand for a target role, the best first (`cls` opens a sequence as `bos` does)."""
 
 
 @dataclass
@@ -176,24 +174,29 @@ def _fuzzy(source: list[CanonicalToken], target: list[CanonicalToken], exact: np
     for token in target:
         key = loose(token)
         if token.role is None and key and token.id not in done and (found := groups.get(key)):
-            best = min(
-                found, key=lambda s: (s.starts_word != token.starts_word, s.text != token.text, s.id)
-            )
+            best = min(found, key=lambda s: (s.starts_word != token.starts_word, s.text != token.text, s.id))
             pairs.append((token.id, best.id))
     return _pairs(pairs)
 
 
 def _roles(source: list[CanonicalToken], target: list[CanonicalToken]) -> np.ndarray:
-    by_role = {role: token.id for token in source for role in token.roles}
+    by_role: dict[str, int] = {}
+    for token in source:
+        for role in token.roles:
+            # an end token that stands in for a missing pad, unk or mask must not lend them its row
+            if role in _POSITIONAL or role == token.role:
+                by_role[role] = token.id
     by_string = {token.string: token.id for token in source if token.role not in (None, "unused")}
     pairs = []
     for token in target:
         if token.role in (None, "unused"):
             continue
-        exact = [by_role[role] for role in token.roles if role in by_role and role != "additional"]
-        loose = [by_role[r] for role in token.roles for r in STAND_INS.get(role, ()) if r in by_role]
-        named = [by_string[token.string]] if token.string in by_string else []
-        choices = exact + (named if token.role == "additional" else loose)
+        if token.role == "additional":
+            choices = [by_string[token.string]] if token.string in by_string else []
+        else:
+            own = [by_role[role] for role in token.roles if role in by_role]
+            near = [by_role[r] for role in token.roles for r in STAND_INS.get(role, ()) if r in by_role]
+            choices = own + near
         if choices:
             pairs.append((token.id, choices[0]))
     return _pairs(pairs)

@@ -58,11 +58,11 @@ class RowMix:
 
     weights: csr_matrix
     fallback: np.ndarray
-    mean: np.ndarray = field(default=None)  # type: ignore[assignment]
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     noise: Noise = Noise()
 
     def __post_init__(self) -> None:
-        if self.mean is None:
+        if not self.mean.size:  # not given
             object.__setattr__(self, "mean", np.zeros(self.weights.shape[0], dtype=bool))
 
     @classmethod
@@ -75,7 +75,7 @@ class RowMix:
         *,
         noise: Noise = Noise(),
     ) -> RowMix:
-        """Build from triplets; repeated pairs add up, rows are normalised to sum one, untouched rows fall back.
+        """Build from triplets; repeated pairs add up, rows are scaled to sum one, untouched rows fall back.
 
         Args:
             shape: `(V_target, V_source)`.
@@ -97,7 +97,7 @@ class RowMix:
         return cls(matrix, np.diff(matrix.indptr) == 0, noise=noise)
 
     def check(self) -> RowMix:
-        """Return self, or raise `UserError` when a row neither sums to one nor is marked as filled otherwise."""
+        """Return self; raise `UserError` when a row neither sums to one nor is marked as filled otherwise."""
         count = self.weights.shape[0]
         if self.fallback.shape != (count,) or self.mean.shape != (count,):
             raise UserError(f"the masks of a row mix must have shape ({count},), got {self.fallback.shape}")
@@ -178,7 +178,9 @@ class RowMix:
             Target rows `(V_target, d)` in the dtype of `rows`.
         """
         if rows.shape[0] != self.weights.shape[1]:
-            raise UserError(f"the mix is for {self.weights.shape[1]} source rows, the matrix has {rows.shape[0]}")
+            raise UserError(
+                f"the mix is for {self.weights.shape[1]} source rows, the matrix has {rows.shape[0]}"
+            )
         noise = Noise(noise) if isinstance(noise, str) else (noise or self.noise)
         mu, sd = moments(rows, reference)
         out = np.empty((self.weights.shape[0], rows.shape[1]), dtype=rows.dtype)
@@ -201,7 +203,7 @@ class RowMix:
         return out
 
     def apply_bias(self, bias: np.ndarray, *, reference: np.ndarray | None = None) -> np.ndarray:
-        """Head bias `(V_target,)` from `(V_source,)` by the same weights; rows without a mixture get the mean.
+        """Head bias `(V_target,)` from `(V_source,)` by the same weights; rows without mixture get the mean.
 
         A bias drawn at random would only add noise to the unigram distribution (IndoBERTweet,
         arXiv 2109.04607, likewise gives new types the mean bias).

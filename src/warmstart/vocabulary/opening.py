@@ -39,20 +39,18 @@ def open_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     Raises:
         UserError: When there is no tokenizer, or only a slow one.
     """
+    from warmstart.checkpoint import resolve, tokens
+    from warmstart.checkpoint.headers import read_json
+
     path = Path(source).expanduser()
     if path.is_file():
         return bare_tokenizer(path)
-    if path.is_dir() and (path / "tokenizer.json").is_file() and not (path / "tokenizer_config.json").is_file():
-        return bare_tokenizer(path / "tokenizer.json")
-    if path.is_dir() and not (path / "config.json").is_file():
-        if not (path / "tokenizer.json").is_file():
+    if path.is_dir():
+        if not tokens.has_tokenizer(path):
             raise UserError("there is no tokenizer.json", where=path, fix="give a tokenizer folder or file")
-        from transformers import PreTrainedTokenizerFast
-
-        return _checked(_loaded(PreTrainedTokenizerFast.from_pretrained, path), path)
-    from warmstart.checkpoint import resolve
-
-    return _checked(resolve(str(source), trust_remote_code=trust_remote_code).load_tokenizer(), source)
+        config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+        return tokens.load(path, config, trust_remote_code=trust_remote_code)
+    return resolve(str(source), trust_remote_code=trust_remote_code).load_tokenizer()
 
 
 def bare_tokenizer(file: Path) -> PreTrainedTokenizerFast:
@@ -73,23 +71,3 @@ def bare_tokenizer(file: Path) -> PreTrainedTokenizerFast:
             if token.get("special"):
                 roles.setdefault(f"{role}_token", token["content"])
     return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
-
-
-def _loaded(load: Any, path: Path) -> Any:
-    try:
-        return load(path)
-    except Exception as error:
-        raise UserError(
-            f"the tokenizer cannot be opened: {error}", where=path, fix="check its tokenizer.json"
-        ) from error
-
-
-def _checked(tokenizer: Any, source: object) -> PreTrainedTokenizerFast:
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            f"{type(tokenizer).__name__} is not a fast tokenizer",
-            where=source,
-            fix="convert it to a tokenizer.json first",
-        )
-    checked: PreTrainedTokenizerFast = tokenizer
-    return checked

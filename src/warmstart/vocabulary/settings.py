@@ -31,7 +31,7 @@ class TokenizerSettings(Settings):
     lowercase: bool | None = None
     """Lower-case all text first; as in `like`, else false."""
     normalization: Literal["none", "nfc", "nfkc", "bert"] | None = None
-    """Unicode normalisation without `like`: `none` for `bpe`, `nfkc` for `unigram`, `bert` for `wordpiece`."""
+    """Unicode normalisation without `like`; `bpe` has `none`, `unigram` `nfkc`, `wordpiece` `bert`."""
     limit_alphabet: int = Field(default=1000, ge=1)
     """Most different characters kept by `wordpiece` and by SentencePiece-like `bpe`."""
     max_piece_length: int = Field(default=16, ge=1)
@@ -79,7 +79,7 @@ class TransplantSettings(_ForTokenizer):
     """Rescale mixed rows to the mean norm of copied rows of the same kind (word start or not). Averaging
     shrinks norms, and small head rows are under-predicted; norms are reported in any case."""
     pad_to_multiple_of: int = Field(default=1, ge=1)
-    """Round the number of rows up to this multiple, for speed on accelerators; added rows are the mean row."""
+    """Round the number of rows up to this multiple, for speed on accelerators; added rows are mean rows."""
     corpus: CorpusSettings | None = None
     """Text of the new vocabulary, for initialisers that learn from it."""
     source_corpus: CorpusSettings | None = None
@@ -101,7 +101,9 @@ class TransplantSettings(_ForTokenizer):
         options = {"name": self.initialiser} if isinstance(self.initialiser, str) else dict(self.initialiser)
         name = options.pop("name", None)
         if not isinstance(name, str):
-            raise UserError("the initialiser has no name", where="initialiser", fix="add name: mean-of-pieces")
+            raise UserError(
+                "the initialiser has no name", where="initialiser", fix="add name: mean-of-pieces"
+            )
         entry = initialisers.get(name, where="initialiser")
         return entry, entry.settings.parse(options, where=f"initialiser {name}")
 

@@ -100,7 +100,11 @@ def to_byte_level(data: bytes) -> str:
 
 
 def backend_state(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """The tokenizer's `tokenizer.json` as a dictionary, without its vocabulary where that is cheap to skip."""
+    """The tokenizer's `tokenizer.json` as a dictionary.
+
+    Raises:
+        UserError: For a slow tokenizer, which has none.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(
@@ -222,5 +226,11 @@ def splits_words(character: str) -> bool:
         return True
     if unicodedata.category(character).startswith("P"):
         return True
-    ideographs = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
+    ideographs = (
+        (0x4E00, 0x9FFF),
+        (0x3400, 0x4DBF),
+        (0x20000, 0x2CEAF),
+        (0xF900, 0xFAFF),
+        (0x2F800, 0x2FA1F),
+    )
     return any(first <= code <= last for first, last in ideographs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from warmstart.cli.output import prints
-from warmstart.cli.tables import pairs, size, table, tree
+from warmstart.cli.tables import pairs, size, table, text, tree
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ def _render(console: Console, found: dict[str, Any]) -> None:
     facts = {
         "architecture": f"{found['family']} ({found['architecture'] or 'not stated'}), {found['task']}",
         "parameters": f"{total:,}, {size(found['bytes'])} in {found['shards']} file(s), {dtypes}",
-        "vocabulary": f"{text_or_dash(found['rows'])} rows, {'tied to' if found['tied'] else 'separate from'} the head",
+        "vocabulary": f"{text(found['rows'])} rows, head {'tied' if found['tied'] else 'separate'}",
         "context": f"{found['context_length']:,} tokens" if found["context_length"] else None,
         "hub id": found["hub_id"],
         "revision": found["revision"],
@@ -30,11 +30,12 @@ def _render(console: Console, found: dict[str, Any]) -> None:
     }
     pairs(console, {key: value for key, value in facts.items() if value})
     console.print()
-    parts = [(part, n, f"{n / total:.1%}" if total else "") for part, n in found["parameters"].items() if part != "total"]
-    table(console, ("part", "parameters", "share"), parts)
+    parts = {k: n for k, n in found["parameters"].items() if k not in ("total", "non_embedding")}
+    rows = [(part, n, f"{n / max(1, total):.1%}") for part, n in parts.items()]
+    table(console, ("part", "parameters", "share"), rows)
     if found["tokenizer"]:
         console.print()
-        pairs(console, {k: v for k, v in found["tokenizer"].items() if v not in (None, "", {}, [])}, title="Tokenizer")
+        pairs(console, _tokenizer(found["tokenizer"]), title="Tokenizer")
     if found["lineage"]:
         console.print()
         console.print(tree(str(found["name"]), found["lineage"]))
@@ -45,18 +46,22 @@ def _render(console: Console, found: dict[str, Any]) -> None:
         console.print("no risks found")
 
 
-def text_or_dash(value: int | None) -> str:
-    """A count with thousands, a dash where it is not known."""
-    return "–" if value is None else f"{value:,}"
+def _tokenizer(found: dict[str, Any]) -> dict[str, Any]:
+    special = {
+        role: f"{entry['token']} {text(entry['id'])}" if isinstance(entry, dict) else entry
+        for role, entry in found.get("special", {}).items()
+    }
+    rest = {k: v for k, v in found.items() if k != "special" and v not in (None, "", {}, [], False)}
+    return rest | {"special": ", ".join(f"{role} {token}" for role, token in special.items())}
 
 
 @click.command()
 @click.argument("checkpoint")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
-@click.option("--trust-remote-code", is_flag=True, help="Accept a checkpoint that brings code; none of it runs here.")
+@click.option("--trust-remote-code", is_flag=True, help="Accept a checkpoint that brings code.")
 @prints(_render)
 def command(checkpoint: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
-    """Show what CHECKPOINT (folder, hub id, name@revision or named source) is, without reading its weights."""
+    """Show what CHECKPOINT (folder, hub id, name@revision, named source) is, without reading its weights."""
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
     from warmstart.checkpoint import inspect, resolve
 

@@ -39,12 +39,12 @@ _NEW = _ALL[_ALL.index("Matt") :]
 
 @datasets.register("bible", title="Bible verses (World English, King James, Luther 1912 and others)")
 class Bible(NamedSet):
-    """The New Testament in `eng` (World English Bible), `eng-kjv`, `deu` (Luther 1912), `ara` (Van Dyke),
-    `swa` and `zul`; the whole Bible in `fin` (1933/38); Genesis and New Testament in `est`. `eng-deu` and all other
-    ordered pairs join verses by their id (book, chapter, verse).
+    """Verses in eight editions, one chapter per document, one verse a line.
 
-    A document is a chapter, one verse a line. Splits are drawn by chapter, so that the same chapters are held
-    out in every language and in the pairs.
+    The New Testament in `eng` (World English Bible), `eng-kjv` (King James), `deu` (Luther 1912), `ara`
+    (Van Dyke), `swa` and `zul`; the whole Bible in `fin` (1933/38); Genesis and New Testament in `est`.
+    `eng-deu` and all other ordered pairs join verses by their id (book, chapter, verse). Splits are drawn by
+    chapter, so that the same chapters are held out in every language and in the pairs.
     """
 
     def corpora(self) -> list[str]:

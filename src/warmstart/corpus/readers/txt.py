@@ -12,7 +12,7 @@ from warmstart.corpus.reading import SourceFile, readers
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.corpus.streams import CHUNK, open_binary, text_lines
 
-_BLANK_LINE = re.compile(r"\S[^\n]*\n[^\S\n]*\n\s*\S")
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 
 
 @readers.register("txt", title="Plain text", tags=("suffix:.txt", "suffix:.text"))
@@ -42,7 +42,7 @@ def guess_unit(path: Path, encoding: str) -> str:
         text = head.decode(encoding, errors="ignore")
     except LookupError:  # told properly by the reader
         return "line"
-    return "paragraph" if _BLANK_LINE.search(text.replace("\r\n", "\n")) else "line"
+    return "paragraph" if _BLANK_LINE.search(text.strip()) else "line"
 
 
 def _units(path: Path, unit: str, settings: CorpusSettings) -> Iterator[tuple[str, str]]:

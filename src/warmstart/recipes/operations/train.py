@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -44,7 +44,7 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     packed = pack(corpus, tokenizer, "train", settings.block_size)
     held_out = _leading(corpus.documents(settings.eval_split), settings.eval_max_bytes)
 
-    def evaluate(current: object) -> float:
+    def evaluate(current: Any) -> float:
         measured = bits_per_byte(
             current,
             tokenizer,

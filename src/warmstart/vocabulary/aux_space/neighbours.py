@@ -111,7 +111,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     for start in range(0, len(vectors), 8192):
         part = vectors[start : start + 8192].astype(np.float64)
         length = np.sqrt(np.einsum("ij,ij->i", part, part))[:, None]
-        out[start : start + 8192] = np.divide(part, length, out=np.zeros_like(part), where=length > 0)
+        out[start : start + 8192] = np.divide(part, length, out=np.zeros_like(part), where=length != 0)
     return out
 
 

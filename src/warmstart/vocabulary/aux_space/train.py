@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -35,16 +35,18 @@ class StaticSettings(Settings):
     """Predict a unit from its window, or the window from the unit (slower, better for rare units)."""
     dim: int = Field(default=100, ge=1)
     """Dimensions of a vector. FOCUS's code has 100, its paper 300."""
-    epochs: int = Field(default=3, ge=1)
-    """Passes over the text. With little text (under 10 MB) 10 to 20 give better vectors."""
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Passes over the text. `auto`: the published number (3 for tokens, FOCUS; 20 for words, WECHSEL's code),
+    and up to 30 where that would show less than 5 million units: vectors of a small text need them."""
     negative: int = Field(default=10, ge=1)
     """Negative samples per prediction."""
     min_count: int = Field(default=10, ge=1)
     """Units seen less often get no vector."""
     window: int = Field(default=5, ge=1)
     """Units on each side that count as context."""
-    subsample: float = Field(default=1e-4, ge=0)
-    """Threshold above which frequent units are thinned out (fastText's default)."""
+    subsample: float = Field(default=1e-3, ge=0)
+    """Threshold above which frequent units are thinned out. fastText has 1e-4, which leaves too little of a
+    text under some megabytes."""
     learning_rate: float = Field(default=0.05, gt=0)
     """First step size, falling linearly to zero."""
     min_n: int = Field(default=3, ge=0)
@@ -113,6 +115,14 @@ def train_space(
 def words_of(text: str) -> list[str]:
     """Words (runs of letters, combining marks and digits) and other visible characters, one by one."""
     return _splitter()(text)
+
+
+def epochs_for(units: int, settings: StaticSettings) -> int:
+    """Passes over a text of so many units."""
+    if settings.epochs != "auto":
+        return settings.epochs
+    published = 3 if settings.level == "token" else 20
+    return max(published, min(30, -(-5_000_000 // max(1, units))))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -194,7 +204,6 @@ def _train(file: Path, settings: StaticSettings, name: str) -> Any:
 
     options: dict[str, Any] = {
         "vector_size": settings.dim,
-        "epochs": settings.epochs,
         "negative": settings.negative,
         "min_count": settings.min_count,
         "window": settings.window,

@@ -84,7 +84,9 @@ def forge(settings: TokenizerSettings, out: Path, *, replace: bool = False) -> T
     with atomic_folder(out, replace=replace) as folder:
         save_tokenizer(tokenizer, folder)
         record = {"format": 1, "lineage": lineage.model_dump(mode="json")}
-        (folder / "warmstart.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / "warmstart.json").write_text(
+            json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
     return report
 
 

@@ -71,7 +71,7 @@ def measure(
             words += len(text.split())
             total += len(text.encode("utf-8", "replace"))
             number += 1
-            decoded = tokenizer.decode(encoded.ids, clean_up_tokenization_spaces=False)
+            decoded = str(tokenizer.decode(encoded.ids, clean_up_tokenization_spaces=False))
             failures += _seen(decoded, tokenizer, loose) != _seen(text, tokenizer, loose)
     pieces = decomposer.batch(tokens)
     unreachable = [t for t in tokens if t.role is None and t.is_text and pieces[t.id] != [t.id]]

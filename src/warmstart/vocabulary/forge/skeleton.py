@@ -118,12 +118,15 @@ def _from_tokenizer(settings: TokenizerSettings, like: PreTrainedTokenizerFast) 
             where=settings.like,
             fix="remove one of the two",
         )
-    roles = {role: str(value) for role in ROLES if (value := getattr(like, f"{role}_token", None)) is not None}
+    roles = {
+        role: str(value) for role in ROLES if (value := getattr(like, f"{role}_token", None)) is not None
+    }
     known = {token["id"]: token for token in state.get("added_tokens", [])}
     half = len(like) / 2
-    front, back = [], []
+    front: list[dict[str, Any]] = []
+    back: list[dict[str, Any]] = []
     for index, names in sorted(special_roles(like).items()):
-        content = like.convert_ids_to_tokens(index)
+        content = str(like.convert_ids_to_tokens(index))
         entry = {k: v for k, v in known.get(index, _added(content)).items() if k != "id"}
         named = names != ("additional",)
         (front if named and index < half else back).append(entry | {"special": True})

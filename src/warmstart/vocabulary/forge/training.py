@@ -56,8 +56,9 @@ def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSet
     tokenizer = Tokenizer.from_str(json.dumps(bare))
     if skeleton.kind == "wordpiece":
         texts = texts if not isinstance(texts, Iterator) else _Spooled(texts)
-        alphabet = _alphabet(texts, tokenizer, settings.limit_alphabet)
-        texts = _within(texts, tokenizer, set(alphabet))
+        twin = Tokenizer.from_str(json.dumps(bare))  # the trained one is locked while it reads the texts
+        alphabet = _alphabet(texts, twin, settings.limit_alphabet)
+        texts = _within(texts, twin, set(alphabet))
         trainer = _wordpiece_trainer(skeleton, settings, room, alphabet)
     else:
         trainer = _trainer(skeleton, settings, room)
@@ -176,7 +177,7 @@ class _Spooled:
         import tempfile
 
         self._texts: Iterator[str] | None = texts
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass")
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (lives as long as this)
 
     def __iter__(self) -> Iterator[str]:
         if self._texts is not None:

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from warmstart.corpus import Corpus
     from warmstart.vocabulary.map import VocabMap
 
+_NEEDS = {
+    "corpus": "a corpus of the target",
+    "source_corpus": "a source corpus",
+    "dictionary": "a dictionary of word pairs",
+    "parallel": "parallel sentences",
+}
+
 
 @dataclass
 class RowContext:
@@ -62,17 +69,17 @@ class RowContext:
 
     @property
     def wanted(self) -> np.ndarray:
-        """Target ids that the method must fill: new tokens, and overlapping ones where these are not copied."""
+        """Target ids that the method must fill: new tokens, and overlapping ones unless they are copied."""
         return self.vocab.new if self.copy_overlap else self.vocab.text_ids
 
     def need(self, name: str, method: str) -> Any:
         """The attribute `name`, or a `UserError` that says which setting the method lacks."""
         value = getattr(self, name)
         if value is None:
-            key = {"dictionary": "dictionary", "parallel": "parallel"}.get(name, name)
             raise UserError(
-                f"the initialiser {method!r} needs {name.replace('_', ' ')} data",
-                fix=f"add {key}: … to the transplant settings",
+                f"the initialiser {method!r} needs {_NEEDS.get(name, name)}",
+                where="transplant",
+                fix=f"add {name}: … to the settings",
             )
         return value
 

@@ -14,8 +14,8 @@ class MeanOfPiecesSettings(Settings):
     """Options of `mean-of-pieces`."""
 
     position_slope: float = Field(default=0.0, ge=-10, le=10)
-    """Piece i of k weighs exp(slope · i): 0 is the plain mean; positive values favour the last piece, which has
-    read the whole word (good for input rows), negative ones the first (good for head rows)."""
+    """Piece i of k weighs exp(slope · i). 0 is the plain mean; positive values favour the last piece, which
+    has read the whole word (good for input rows), negative ones the first (good for head rows)."""
 
 
 @initialisers.register(

@@ -17,8 +17,8 @@ class RandomSettings(Settings):
     """Options of `random`."""
 
     distribution: Literal["gaussian", "uniform"] = "gaussian"
-    """`gaussian`: N(0, scale²), the standard initialisation. `uniform`: U(-scale, scale), the weak baseline of
-    IndoBERTweet, far off the scale of trained rows."""
+    """`gaussian`: N(0, scale²), the standard initialisation. `uniform`: U(-scale, scale), the weak baseline
+    of IndoBERTweet, far off the scale of trained rows."""
     scale: float | None = Field(default=None, gt=0)
     """Deviation or half-width; the model's own `initializer_range` (T5: `initializer_factor`) for `gaussian`,
     1 for `uniform`."""

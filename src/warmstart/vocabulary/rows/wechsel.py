@@ -29,7 +29,7 @@ class WechselSettings(Settings):
     the source text."""
     target_vectors: str | None = None
     """File of word vectors of the target language; without it they are trained on the target text."""
-    training: StaticSettings = StaticSettings(level="word", epochs=20, min_count=5, min_n=5, max_n=5)
+    training: StaticSettings = StaticSettings(level="word", min_count=5, min_n=5, max_n=5)
     """How word vectors are trained."""
     anchors: Anchors = "auto"
     """Pairs that bring the two languages into one space: the given `dictionary`; one mined from `parallel`

@@ -58,7 +58,8 @@ def savings(arm: Sequence[Curve], baseline: Sequence[Curve], axis: Axis = "token
 
     For each seed: target = the baseline's last bits per byte; cost = where the arm first reaches it; ratio =
     cost divided by where the baseline first reaches it. That is the baseline's whole cost when it ends at its
-    best, and less when it was better before: the arm is not credited for tokens that did the baseline no good.
+    best, and less when it was better before: the arm is not credited for tokens that did the baseline no
+    good.
 
     Args:
         arm: One curve per seed.
