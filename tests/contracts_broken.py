@@ -100,6 +100,19 @@ def _global_random(context: Any, _: Any) -> RowMix:
     return _copies(context, int(np.random.randint(0, 200)))
 
 
+class Stubborn(RowMix):
+    """Does not let rows be copied into it."""
+
+    def with_copies(self, pairs: Any) -> RowMix:
+        """Ignores the pairs."""
+        return self
+
+
+def _stubborn(context: Any, _: Any) -> RowMix:
+    mix = _copies(context, 0)
+    return Stubborn(mix.weights, mix.fallback)
+
+
 def _in_place(context: Any, _: Any) -> RowMix:
     context.rows *= 2
     return _copies(context, 0)
@@ -203,6 +216,7 @@ BROKEN: dict[tuple[str, str], list[Entry[Any]]] = {
     ("dataset", "lists-its-members"): [_like(datasets.get("python-stdlib"), _empty_family())],
     ("initialiser", "fills-every-wanted-row"): [_initialiser(_half)],
     ("initialiser", "is-deterministic-for-a-seed"): [_initialiser(_global_random)],
+    ("initialiser", "copies-special-tokens-by-role"): [_initialiser(_stubborn)],
     ("initialiser", "leaves-its-inputs-alone"): [_initialiser(_in_place)],
     ("initialiser", "leaves-global-randomness-alone"): [_initialiser(_global_random)],
     ("initialiser", "says-what-it-lacks"): [_initialiser(_needs_silently)],

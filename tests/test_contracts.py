@@ -20,7 +20,7 @@ from warmstart.training.schedule import schedules
 COMMON = 5
 DECLARED = {  # kind: {tag that a method must have, "" for every method: number of checks}
     "dataset": {"": COMMON + 1},
-    "initialiser": {"": COMMON + 6, "mix": 2, "convex": 1, "fallback": 1},
+    "initialiser": {"": COMMON + 7, "mix": 2, "convex": 1, "fallback": 1},
     "objective": {"": COMMON + 7, "random": 1},
     "reader": {"": COMMON + 6},
     "schedule": {"": COMMON + 4, "decays": 1},

@@ -7,10 +7,9 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_checkpoints import bpe, edit_json, poke, tiny_model
 from transformers import BertModel, LlamaModel
 
@@ -27,8 +26,10 @@ def refused(folder, *words, **options):
     with pytest.raises(UserError) as caught:
         resolve(folder, **options)
     assert "\n" not in caught.value.sentence and caught.value.exit_code == 2
+    place = str(folder.parent)  # its name comes from the test's, and must not count as the message
+    said = caught.value.sentence.replace(place, "@")
     for word in words:
-        assert word in caught.value.sentence, caught.value.sentence
+        assert word.replace(place, "@") in said, said
     assert contents(folder) == before
     return caught.value
 
@@ -39,8 +40,8 @@ def contents(folder):
 
 def test_missing_empty_and_foreign_folders(tmp_path):
     refused(tmp_path / "nothing", "does not exist", str(tmp_path / "nothing"))
-    (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "empty")
+    (tmp_path / "bare").mkdir()
+    refused(tmp_path / "bare", "empty")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("hello")
     refused(tmp_path / "other", "no config.json")
@@ -150,34 +151,6 @@ def test_shard_with_nan_or_infinity(make, value):
     poke(folder / "model.safetensors", NORM, value)
     refused(folder, NORM, "NaN or infinite")
     assert resolve(folder, scan=False).task == "causal"
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_the_scan_agrees_with_torch(tmp_path, dtype):
-    from warmstart.checkpoint.headers import read_header
-    from warmstart.checkpoint.verify import _finite
-
-    generator = np.random.default_rng(0)
-    for special in (None, float("nan"), float("inf"), float("-inf"), float(torch.finfo(dtype).max)):
-        tensor = torch.from_numpy(generator.normal(size=(7, 5))).to(dtype)
-        if special is not None:
-            tensor[3, 2] = special
-        save_file({"a": tensor, "b": torch.ones(3, dtype=dtype)}, tmp_path / "t.safetensors")
-        header = read_header(tmp_path / "t.safetensors")
-        assert _finite(header["a"]) == bool(torch.isfinite(tensor).all())
-        assert _finite(header["b"])
-
-
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_the_scan_of_eight_bit_types(tmp_path, dtype):
-    from warmstart.checkpoint.headers import read_header
-    from warmstart.checkpoint.verify import _finite
-
-    for code in range(256):  # every value that eight bits can hold
-        tensor = torch.tensor([0, code, 0], dtype=torch.uint8).view(dtype)
-        save_file({"a": tensor}, tmp_path / "t.safetensors")
-        expected = bool(torch.isfinite(tensor.float()).all())
-        assert _finite(read_header(tmp_path / "t.safetensors")["a"]) == expected
 
 
 def test_pickled_weights_name_the_command_that_converts_them(make):

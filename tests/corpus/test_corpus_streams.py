@@ -75,7 +75,7 @@ def test_a_character_cut_off_at_the_end(tmp_path):
 def test_binary_files_are_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"looks fine\x00\x01\x02")
-    with pytest.raises(UserError, match="binary, not text .a NUL at byte 10"):
+    with pytest.raises(UserError, match=r"binary, not text .a NUL at byte 10"):
         list(text_chunks(path))
     path.write_bytes(bytes([0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A, 3, 4, 5, 6]))
     with pytest.raises(UserError, match="looks like binary data"):

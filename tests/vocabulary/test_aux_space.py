@@ -218,6 +218,11 @@ def test_ngram_composition_needs_ngrams(corpus: Texts, tmp_path: Path) -> None:
     index = tokenizer(" the", add_special_tokens=False)["input_ids"]
     assert len(index) == 1
     np.testing.assert_array_equal(tokens.vectors[index[0]], space.vectors[space.index["the"]])
+    bare = subword_space(space, tokenizer, compose="ngrams").known
+    rest = tokens.known & ~bare  # single letters have no n-gram of three
+    assert rest.sum() > 10 and (tokens.known | ~bare).all()
+    words = subword_space(space, tokenizer, compose="words")
+    np.testing.assert_array_equal(tokens.vectors[rest], words.vectors[rest])
     with pytest.raises(UserError, match="n-grams"):
         subword_space(AuxSpace.of(space.names, space.vectors), tokenizer, compose="ngrams")
 

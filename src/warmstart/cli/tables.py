@@ -53,7 +53,7 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(text(v) for v in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {text(v)}" for k, v in value.items())
+        return ", ".join(f"{str(k).replace('_', ' ')} {text(v)}" for k, v in value.items())
     return str(value)
 
 

@@ -74,17 +74,13 @@ def text_chunks(path: Path, encoding: str = "utf-8") -> Iterator[str]:
             file and the setting that mends it; an unknown encoding; a damaged compressed file.
     """
     try:
+        "x".encode(encoding)  # refuses codecs that are no text encoding, such as hex
         name = codecs.lookup(encoding).name
     except LookupError:
         raise UserError(
-            f"unknown encoding {encoding!r}", where=path, fix="use a name such as utf-8, latin-1 or utf-16"
+            f"{encoding!r} is no text encoding", where=path, fix="use a name such as utf-8, latin-1 or utf-16"
         ) from None
-    try:
-        decoder = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
-    except LookupError:
-        raise UserError(
-            f"{encoding!r} does not encode text", where=path, fix="use utf-8 or latin-1"
-        ) from None
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
     consumed = 0
     with open_binary(path) as stream:

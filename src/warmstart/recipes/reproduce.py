@@ -17,7 +17,7 @@ SYSTEMS = Path(__file__).parent / "systems"
 
 
 def results_folder() -> Path:
-    """Where verdicts are kept: `WARMSTART_RESULTS`, else the checkout's `results/`, else the packaged copy."""
+    """Folder of verdicts: `WARMSTART_RESULTS`, else the checkout's `results/`, or the packaged copy."""
     if own := os.environ.get("WARMSTART_RESULTS"):
         return Path(own)
     checkout = Path(__file__).parents[3]

@@ -72,7 +72,7 @@ class Runner:
         return output
 
     def with_sources(self, value: Any, key: str = "") -> Any:
-        """`value` with each named source (under `source` or `like`) replaced by its artifact, trained if new."""
+        """`value` with each named source (under `source` or `like`) replaced by its artifact."""
         from warmstart.recipes.sources import build_source, is_named_source
 
         if isinstance(value, Mapping):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warmstart.checkpoint.sources import register_source_resolver
 from warmstart.recipes.schema import Recipe, load_recipe, parse_step, substitute
 
 if TYPE_CHECKING:
@@ -40,3 +41,11 @@ def build_source(name: str, runner: Runner) -> Path:
 def is_named_source(name: str) -> bool:
     """Whether `name` stands for a source of ours; an existing folder of that name wins."""
     return name in source_names() and not Path(name).exists()
+
+
+@register_source_resolver
+def find_source(name: str) -> Path | None:
+    """Folder of a named source for `checkpoint.resolve`, which knows them once this module is imported."""
+    from warmstart.recipes.runner import Runner
+
+    return build_source(name, Runner()) if is_named_source(name) else None

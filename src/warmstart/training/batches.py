@@ -33,8 +33,8 @@ class Blocks(Protocol):
 class StepBatches:
     """Batches by step number; the next one is prepared while the current one is computed.
 
-    Masks are drawn for the whole batch of a step from `(seed, step)`, so that neither the number of accumulated
-    passes nor the number of processes nor an interruption changes them.
+    Masks are drawn for the whole batch of a step from `(seed, step)`, so that neither the number of
+    accumulated passes nor the number of processes nor an interruption changes them.
 
     Args:
         blocks: Packed text.

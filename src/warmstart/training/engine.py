@@ -40,8 +40,9 @@ class Engine:
     """Model, optimizer and processes of a run.
 
     The loss of a step is `sum of nll / number of targets` over all passes and processes. Sums are
-    back-propagated as they are and the gradient is divided once, when the number of targets is known: averaging
-    the means of passes (what transformers did until issue #35556) weighs a target by the company it keeps.
+    back-propagated as they are and the gradient is divided once, when the number of targets is known:
+    averaging the means of passes (what transformers did until issue #35556) weighs a target by the company it
+    keeps.
 
     Args:
         model: Trained in place. With FSDP2 a sharded copy is trained and written back at the end.
@@ -107,10 +108,13 @@ class Engine:
         """Take one optimizer step over `count` forward passes.
 
         Raises:
-            FloatingPointError: The loss or gradient is not finite; nothing was updated. Seen here on a CPU only;
-                elsewhere looking would stall the device, and the caller looks at the sums from time to time.
+            FloatingPointError: The loss or gradient is not finite; nothing was updated. Seen here on a CPU
+                only; elsewhere looking would stall the device, and the caller looks at the sums from time to
+                time.
         """
-        sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(self.device)
+        sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(
+            self.device
+        )
         for number, batch in enumerate(passes, 1):
             with self._silent() if number < count and self.world > 1 else contextlib.nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
@@ -136,11 +140,12 @@ class Engine:
             with self.accelerator.no_sync(self.module):
                 yield
             return
-        self.module.set_requires_gradient_sync(False)
+        module: Any = self.module
+        module.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            self.module.set_requires_gradient_sync(True)
+            module.set_requires_gradient_sync(True)
 
     def _normalise(self, targets: Tensor) -> Tensor:
         """Divide gradients by the number of targets and clip them; returns their length before clipping."""
@@ -154,7 +159,7 @@ class Engine:
         if self.sharded:
             torch._foreach_mul_([g.to_local() for g in grads], factor)
         else:  # the fused kernel divides while it updates, which saves a pass over all gradients
-            inner = getattr(self.optimizer, "optimizer", self.optimizer)
+            inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)
             inner.grad_scale, inner.found_inf = 1 / factor, None
         return norm
 
@@ -187,10 +192,10 @@ class Engine:
 
     @contextmanager
     def measured_model(self) -> Iterator[PreTrainedModel]:
-        """The whole model in evaluation mode; with FSDP2 a full copy, of which only the main process has use."""
+        """The whole model in evaluation mode; with FSDP2 a full copy, for the main process alone."""
         self.write_back()
         if self.sharded and self.is_main:
-            self.model.to(self.device)
+            nn.Module.to(self.model, self.device)
         training = self.model.training
         self.model.eval()
         try:

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from warmstart.training.settings import TrainSettings
 
 FREE = frozenset(
-    "logging_steps report_to save_steps save_seconds save_total_limit distributed "
-    "per_device_train_batch_size gradient_accumulation_steps".split()
+    (
+        "logging_steps",
+        "report_to",
+        "save_steps",
+        "save_seconds",
+        "save_total_limit",
+        "distributed",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+    )
 )
 """Settings that may differ when a run continues: they change neither the batches nor the curve."""
 

@@ -40,7 +40,7 @@ class Interrupted(UserError):
 
 
 class StopRequest:
-    """Flag that a signal sets. A second Ctrl-C, or a first one while `immediate`, raises KeyboardInterrupt."""
+    """Flag that a signal sets; a second Ctrl-C, or one while `immediate`, raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -54,7 +54,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside the block a signal raises KeyboardInterrupt: for long work that leaves no half state behind."""
+        """Inside the block a signal raises KeyboardInterrupt: for long work that leaves nothing half done."""
         if self.asked:
             raise KeyboardInterrupt
         self.immediate = True

@@ -1,4 +1,4 @@
-"""How a run is spread over processes and reported: what `accelerate launch`, `torchrun` and the settings say."""
+"""How a run is spread over processes and reported, as the launcher and the settings say."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ def _check_launch(settings: TrainSettings) -> None:
 def shard(module: nn.Module, model: nn.Module, accelerator: Accelerator) -> None:
     """Shard parameters in place over all processes: each transformer layer is a unit, the rest is another.
 
-    Torch's `fully_shard` (FSDP2) is called directly: accelerate sets it up on GPUs only and, for tied models, makes
-    units that a chunked loss, which uses the head's rows without calling the head, would leave half gathered.
-    Two options of an accelerate config are honoured: `fsdp_reshard_after_forward` and `fsdp_offload_params`.
+    Torch's `fully_shard` (FSDP2) is called directly: accelerate sets it up on GPUs only and, for tied models,
+    makes units that a chunked loss, which uses the head's rows without calling the head, would leave half
+    gathered. Two options of an accelerate config are honoured: `fsdp_reshard_after_forward` and
+    `fsdp_offload_params`.
     """
     from torch.distributed import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
@@ -95,7 +96,9 @@ def trackers(report_to: str | list[str]) -> list[str]:
     known = sorted(str(kind.value) for kind in LoggerType if kind.value != "all")
     for name in names:
         if name not in known:
-            raise UserError(f"unknown tracker {name!r} in report_to", fix="choose none or " + ", ".join(known))
+            raise UserError(
+                f"unknown tracker {name!r} in report_to", fix="choose none or " + ", ".join(known)
+            )
         package = _PACKAGES.get(name, name)
         if importlib.util.find_spec(package) is None:
             if name == "tensorboard":

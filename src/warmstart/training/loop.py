@@ -43,9 +43,9 @@ def train(
 ) -> TrainResult:
     """Train `model` in place on `packed` blocks and measure it on the way.
 
-    Under `accelerate launch` or `torchrun` every process calls this with the same arguments. On the same machine
-    with the same number of threads, a run that was stopped or killed at any moment and continued ends with bitwise
-    the weights and curve of an uninterrupted one (except under a budget in seconds).
+    Under `accelerate launch` or `torchrun` every process calls this with the same arguments. On the same
+    machine with the same number of threads, a run that was stopped or killed at any moment and continued ends
+    with bitwise the weights and curve of an uninterrupted one (except under a budget in seconds).
 
     Args:
         model: Any causal, masked or encoder-decoder model in float32; moved to the accelerator's device.
@@ -53,10 +53,11 @@ def train(
         packed: Blocks of `settings.block_size` token ids.
         settings: Options.
         run_dir: Folder of this run alone; another process that works on it is an error.
-        evaluate: Bits per byte of held-out text under the model it is given. Called before the first step, after
-            the last, and at the evaluation points; its time and its random numbers do not count.
+        evaluate: Bits per byte of held-out text under the model it is given. Called before the first step,
+            after the last, and at the evaluation points; its time and its random numbers do not count.
         lineage: Written to each checkpoint as `warmstart.json`.
-        resume: Continue from the newest whole checkpoint in `run_dir`; without it, one that exists is an error.
+        resume: Continue from the newest whole checkpoint in `run_dir`; without it, one that exists is an
+            error.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the state of the last whole step is saved.
@@ -125,7 +126,7 @@ def make_objective(model: PreTrainedModel, tokenizer: Any, settings: TrainSettin
     entry = objectives.get(name, where="objective")
     if entry.target.task != task:
         raise UserError(
-            f"the objective {name!r} is for {entry.target.task} models, but {type(model).__name__} is a {task} one",
+            f"the objective {name!r} is for {entry.target.task} models, and {type(model).__name__} is {task}",
             fix=f"use objective: {usual}",
         )
     return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer)

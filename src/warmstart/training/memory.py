@@ -1,8 +1,8 @@
 """Memory that a CPU run frees is kept for the next step instead of going back to the system.
 
-Every step allocates and frees the same activations. The C library gives blocks above some 100 kB straight back
-to the kernel, which hands out zeroed pages anew, one fault per 4 kB: a tenth of the time of a float32 step and a
-third of a bfloat16 step of a 7M-parameter model on the machine where this was measured.
+Every step allocates and frees the same activations. The C library gives blocks above some 100 kB straight
+back to the kernel, which hands out zeroed pages anew, one fault per 4 kB: a tenth of the time of a float32
+step and a third of a bfloat16 step of a 7M-parameter model on the machine where this was measured.
 """
 
 from __future__ import annotations

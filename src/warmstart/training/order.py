@@ -1,4 +1,4 @@
-"""In which order blocks are seen, as a pure function of seed and position: a resumed run needs no sampler state."""
+"""In which order blocks are seen: a function of seed and position, so resuming needs no sampler."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def only_trainable(model: PreTrainedModel, trainable: str | list[str]) -> Iterator[None]:
-    """Set `requires_grad` as `TrainSettings.trainable` says; what it was before comes back after the block."""
+    """Set `requires_grad` as `TrainSettings.trainable` says; after the block it is what it was before."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     chosen = _chosen(model, trainable)
     try:
@@ -79,7 +79,7 @@ def parameter_groups(model: PreTrainedModel, named: dict[str, nn.Parameter], dec
 def make_optimizer(
     model: PreTrainedModel, named: dict[str, nn.Parameter], settings: TrainSettings
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101), with the fused kernel of torch: one pass over each tensor."""
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with torch's fused kernel: one pass over each."""
     return torch.optim.AdamW(
         parameter_groups(model, named, settings.weight_decay),
         lr=settings.learning_rate,

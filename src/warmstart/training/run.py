@@ -212,7 +212,7 @@ class Run:
                 raise UserError(
                     f"the model measures {value} bits per byte after step {self.state.step}",
                     where=self.run_dir,
-                    fix="check that the checkpoint's weights are finite; if it has trained, lower learning_rate",
+                    fix="check the checkpoint's weights; if it has trained, lower learning_rate",
                 )
             point = CurvePoint(
                 step=self.state.step,

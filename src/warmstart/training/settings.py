@@ -14,8 +14,8 @@ class TrainSettings(Settings):
     """How long, how fast and with what a model is trained. Exactly one budget (`max_…`, `num_…`) is given."""
 
     objective: str | dict[str, Any] = "auto"
-    """What the model is asked: `causal`, `masked`, `span`, or a table `{name: masked, …}` with the objective's
-    own settings; `auto` takes the one the model was made for."""
+    """What the model is asked: `causal`, `masked`, `span`, or a table `{name: masked, …}` with the
+    objective's own settings; `auto` takes the one the model was made for."""
     block_size: int = Field(default=256, ge=2)
     """Tokens per training block."""
 
@@ -58,26 +58,26 @@ class TrainSettings(Settings):
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are shortened to it; null switches clipping off."""
     trainable: Literal["all", "embeddings"] | list[str] = "all"
-    """Which parameters learn: `all`; `embeddings` (input rows, output rows and their bias; the body is frozen);
-    or a list of regular expressions, of which one must be found in a parameter's name."""
+    """Which parameters learn: `all`; `embeddings` (input rows, output rows and their bias; the body is
+    frozen); or a list of regular expressions, of which one must be found in a parameter's name."""
 
     bf16: bool = False
     """Compute in bfloat16 by autocast; weights, gradients and optimizer state stay float32."""
     torch_compile: bool = False
     """Compile the model with `torch.compile`: slower to start, often faster on a GPU."""
     fast_kernels: bool = True
-    """On a CPU, replace the slowest parts of known model families by equal but faster ones while training (see
-    `warmstart.training.kernels`)."""
+    """On a CPU, replace the slowest parts of known model families by equal but faster ones while training
+    (see `warmstart.training.kernels`)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     distributed: Literal["auto", "ddp", "fsdp2"] = "auto"
-    """How several processes share the work: what `accelerate launch` was told, else DDP (`auto`); a copy of the
-    model per process (`ddp`); or sharded parameters, gradients and optimizer state (`fsdp2`)."""
+    """How several processes share the work: what `accelerate launch` was told, else DDP (`auto`); a copy of
+    the model per process (`ddp`); or sharded parameters, gradients and optimizer state (`fsdp2`)."""
 
     eval_steps: int | None = Field(default=None, gt=0)
     """Measure every so many steps. Before the first and after the last step the model is always measured."""
     eval_points: list[float] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    """Further moments to measure: fractions of the budget (up to 1) or numbers of training tokens (above 1)."""
+    """Further moments to measure: fractions of the budget (up to 1) or training tokens (above 1)."""
     logging_steps: int = Field(default=10, ge=1)
     """Steps between two entries of the training loss in `events.jsonl` and the trackers."""
     report_to: str | list[str] = "none"

@@ -3,10 +3,12 @@
 `checkpoints/step-N/` opens with plain `from_pretrained` and holds besides:
 
 - `optimizer.safetensors`: moments per parameter, `exp_avg/<parameter name>` and so on;
-- `state.json`: position of the run, curve so far, random states of every process, and size and SHA-256 of every
-  other file. It is written last; a folder without it, or whose files differ from it, is not a checkpoint.
+- `state.json`: position of the run, curve so far, random states of every process, and size and SHA-256 of
+  every other file. It is written last; a folder without it, or whose files differ from it, is not a
+  checkpoint.
 
-Tensors are stored whole, under the names of the unsharded model: the number of processes may change between runs.
+Tensors are stored whole, under the names of the unsharded model: the number of processes may change between
+runs.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ def assign(target: Tensor, value: Tensor) -> None:
         target.copy_(_like(target, value))
 
 
-def _like(target: Tensor, value: Tensor) -> Tensor:
+def _like(target: Any, value: Tensor) -> Tensor:
     if hasattr(target, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
@@ -94,8 +96,10 @@ def _like(target: Tensor, value: Tensor) -> Tensor:
     return value
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """State tensors of `optimizer` on the CPU, keyed `<state>/<parameter name>`; every process must call it."""
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """State tensors of `optimizer` on the CPU as `<state>/<parameter name>`; every process must call it."""
     return {
         f"{key}/{name}": whole(value).cpu()
         for name, parameter in named.items()
@@ -107,13 +111,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.P
 def load_optimizer(
     optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put what `optimizer_tensors` returned back. Copies: memory layout, and with it rounding, is as before."""
+    """Put back what `optimizer_tensors` returned, copied: memory layout, and so rounding, is as before."""
     optimizer.state.clear()
     for full_key, value in tensors.items():
         key, name = full_key.split("/", 1)
         parameter = named[name]
         if value.shape == parameter.shape and key != "step":
-            slot = torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.preserve_format).detach()
+            slot = torch.zeros_like(
+                parameter, dtype=value.dtype, memory_format=torch.preserve_format
+            ).detach()
             assign(slot, value)
         else:
             slot = value.to(parameter.device, copy=True)
@@ -166,18 +172,17 @@ def _readable_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if isinstance(error, OSError) and error.errno != errno.EFBIG:
+        if isinstance(error, OSError) and error.errno != errno.EFBIG:  # the quota of a process or file system
             raise
-        last = (path.name for path in _candidates(folder))
-        kept = next(last, None)
         full = isinstance(error, OSError) or "full" in error.what
-        raise UserError(
-            "the disk is full while saving a checkpoint" if full else str(error.what),
-            where=folder,
-            fix=(f"{kept} is intact" if kept else "nothing was saved before")
-            + (": free some space and give the same command to continue from it" if kept and full else ""),
-        ) from cause
+        what = "the disk is full while saving a checkpoint" if full else str(error)
+        kept = next((path.name for path in _candidates(folder)), None)
+        fix = f"{kept} is intact" if kept else "nothing was saved before"
+        if full:
+            fix += ": free some space and give the same command to " + (
+                "continue from it" if kept else "start again"
+            )
+        raise UserError(what, where=folder, fix=fix) from error
 
 
 def _candidates(folder: Path) -> list[Path]:

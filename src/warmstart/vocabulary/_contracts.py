@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,21 @@ def is_deterministic_for_a_seed(entry: Entry[Initialiser]) -> None:
     with _global_seed(1):  # a method that uses the global generators is found out
         second = _rows(_call(entry, _context()))
     assert np.array_equal(first, second), f"rows differ by up to {np.abs(first - second).max():.3g}"
+
+
+@initialiser_checks.check()
+def copies_special_tokens_by_role(entry: Entry[Initialiser]) -> None:
+    """In the finished matrix special tokens have the row of their role, shared tokens their own old row."""
+    from warmstart.vocabulary.transplant import row_mix
+
+    context = _context()
+    options = entry.settings.parse(getattr(entry.target, "contract_settings", {}))
+    settings: Any = SimpleNamespace(method=lambda: (entry, options))
+    rows = _rows(row_mix(settings, context))
+    for name, pairs in (("special", context.vocab.roles), ("shared", context.vocab.overlap)):
+        assert len(pairs), f"the sample has no {name} tokens"
+        wrong = (rows[pairs[:, 0]] != context.rows[pairs[:, 1]]).any(axis=1)
+        assert not wrong.any(), f"{wrong.sum()} of {len(pairs)} rows of {name} tokens are not the old ones"
 
 
 @initialiser_checks.check()

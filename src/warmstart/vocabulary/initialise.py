@@ -126,7 +126,8 @@ def _fit_positions(config: Any, old: int | None, new: int | None) -> None:
         config.max_position_embeddings += new - old
     if config.max_position_embeddings <= new + 1:
         raise UserError(
-            f"max_position_embeddings {config.max_position_embeddings} leaves no position behind padding id {new}",
+            f"max_position_embeddings {config.max_position_embeddings} leaves no position behind "
+            f"padding id {new}",
             where="config",
             fix="use a tokenizer whose pad token has a small id",
         )

@@ -9,8 +9,8 @@ import click
 
 from warmstart.cli import shared
 from warmstart.cli.comparison import read_summary, render
-from warmstart.cli.options import apply_overrides, read_yaml
 from warmstart.cli.output import prints
+from warmstart.cli.values import apply_overrides, read_yaml
 from warmstart.foundation.errors import UserError
 
 

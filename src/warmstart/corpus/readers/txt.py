@@ -10,7 +10,10 @@ from pathlib import Path
 from warmstart.corpus.document import Document
 from warmstart.corpus.reading import SourceFile, readers
 from warmstart.corpus.settings import CorpusSettings
-from warmstart.corpus.streams import CHUNK, open_binary, text_lines
+from warmstart.corpus.streams import open_binary, text_lines
+
+HEAD = 1 << 16
+"""Bytes looked at to guess the unit."""
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 
@@ -35,9 +38,9 @@ def read_txt(file: SourceFile, settings: CorpusSettings) -> Iterator[Document]:
 
 
 def guess_unit(path: Path, encoding: str) -> str:
-    """`paragraph` where the first megabyte has a blank line between two others, else `line`."""
+    """`paragraph` where the first 64 kilobytes have a blank line between two others, else `line`."""
     with open_binary(path) as stream:
-        head = stream.read(CHUNK)
+        head = stream.read(HEAD)
     try:
         text = head.decode(encoding, errors="ignore")
     except LookupError:  # told properly by the reader

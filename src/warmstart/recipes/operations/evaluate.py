@@ -42,22 +42,19 @@ def evaluate_step(settings: EvaluateSettings, folder: Path, runner: Runner) -> N
 
 def evaluate(settings: EvaluateSettings) -> dict[str, object]:
     """Bits per byte with the counts behind it."""
+    import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
     from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus
     from warmstart.evaluation import bits_per_byte
 
     checkpoint = resolve(settings.source)
     corpus = open_corpus(settings.corpus)
-    model = checkpoint.load_model()
-    longest = int(getattr(model.config, "max_position_embeddings", None) or settings.context_length)
-    if checkpoint.family in {"roberta", "xlm-roberta", "camembert"}:
-        longest -= 2  # positions start after the padding index
     measured = bits_per_byte(
-        model,
+        checkpoint.load_model(),
         checkpoint.load_tokenizer(),
         (document.text for document in corpus.documents(settings.eval_split)),
         task=checkpoint.task,
-        context_length=min(settings.context_length, longest),
+        context_length=settings.context_length,
         max_bytes=settings.eval_max_bytes,
         bf16=settings.bf16,
     )

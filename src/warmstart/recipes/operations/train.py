@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +15,9 @@ from warmstart.foundation.files import atomic_folder
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 from warmstart.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from warmstart.corpus import Document
 
 
 class TrainStep(TrainSettings):
@@ -42,7 +47,7 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     model, tokenizer = source.load_model(), source.load_tokenizer()
     corpus = open_corpus(settings.corpus)
     packed = pack(corpus, tokenizer, "train", settings.block_size)
-    held_out = _leading(corpus.documents(settings.eval_split), settings.eval_max_bytes)
+    held_out = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
 
     def evaluate(current: Any) -> float:
         measured = bits_per_byte(
@@ -84,13 +89,11 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
         (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
 
 
-def _leading(documents: object, max_bytes: int) -> list[str]:
-    """Texts from the start of `documents` up to `max_bytes` bytes, at least one."""
-    texts: list[str] = []
-    size = 0
-    for document in documents:  # type: ignore[attr-defined]
-        if texts and size >= max_bytes:
-            break
-        texts.append(document.text)
-        size += len(document.text.encode("utf-8", errors="replace"))
-    return texts
+def held_out_sample(documents: Iterable[Document], max_bytes: int) -> list[str]:
+    """Texts of up to `max_bytes` bytes in all, drawn by hash so that they come from the whole of `documents`."""
+    from warmstart.evaluation.bits import limited
+
+    texts = sorted(
+        {d.text for d in documents}, key=lambda t: hashlib.blake2b(t.encode("utf-8", "replace")).digest()
+    )
+    return list(limited(texts, max_bytes))

@@ -1,10 +1,10 @@
 """Equal but faster parts for known model families, used on CPUs while a model trains.
 
-The operations that torch and transformers compose from many small ones cost little on a GPU, but on a CPU each is a
-pass over memory: in a float32 step of a 7M-parameter Llama they take a third of the time, in bfloat16 half. A part
-is replaced only where it computes the same function (tests hold it against the original in float64); in bfloat16
-the results differ by rounding and are nearer to the exact ones. What does not fit a part, such as an attention mask,
-goes to the original.
+The operations that torch and transformers compose from many small ones cost little on a GPU, but on a CPU
+each is a pass over memory: in a float32 step of a 7M-parameter Llama they take a third of the time, in
+bfloat16 half. A part is replaced only where it computes the same function (tests hold it against the original
+in float64); in bfloat16 the results differ by rounding and are nearer to the exact ones. What does not fit a
+part, such as an attention mask, goes to the original.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-ROTARY_MODULES = tuple(f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "qwen2", "qwen3"))
+ROTARY_MODULES = tuple(
+    f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "qwen2", "qwen3")
+)
 """Modules whose `apply_rotary_pos_emb` rotates all of q and k by halves."""
 
 
@@ -24,8 +26,8 @@ ROTARY_MODULES = tuple(f"transformers.models.{name}.modeling_{name}" for name in
 def fast_kernels(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     """Inside the block `model` runs on the faster parts.
 
-    Attention and rotary embedding are functions that all models of the process share: inside the block they are
-    replaced for all, with the same results.
+    Attention and rotary embedding are functions that all models of the process share: inside the block they
+    are replaced for all, with the same results.
     """
     if not enabled:
         yield

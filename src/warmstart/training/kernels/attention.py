@@ -1,10 +1,10 @@
 """Attention over blocks of queries, as a few batched matrix products.
 
-Torch's attention kernel for CPUs walks over small tiles; at the lengths and head sizes of small models most of its
-time is not spent in matrix products, and least so in bfloat16. Here a block of C queries meets all keys that it may
-see in one batched product. Causality saves the keys after the block, so about half of the work for C much shorter
-than the sequence. The probabilities are kept for the backward pass: `B * H * L * (L + C) / 2` values per layer,
-which is why longer sequences than `LONGEST` are left to torch.
+Torch's attention kernel for CPUs walks over small tiles; at the lengths and head sizes of small models most
+of its time is not spent in matrix products, and least so in bfloat16. Here a block of C queries meets all
+keys that it may see in one batched product. Causality saves the keys after the block, so about half of the
+work for C much shorter than the sequence. The probabilities are kept for the backward pass: `B * H * L * (L +
+C) / 2` values per layer, which is why longer sequences than `LONGEST` are left to torch.
 
 Shapes: B sequences, H query heads, K key/value heads (G = H / K queries share one), L tokens, D per head.
 """
@@ -58,10 +58,15 @@ class _Attention(torch.autograd.Function):
         shared = key.shape[1]
         compute = value.dtype
         blocks = _blocks(length, causal)
-        exact = torch.promote_types(compute, torch.float32)  # rounded scores are the largest error of bfloat16
+        exact = torch.promote_types(
+            compute, torch.float32
+        )  # rounded scores are the largest error of bfloat16
         # (B, K, G, L, D): queries that share keys lie side by side
         q = query.to(exact).reshape(batch, shared, heads // shared, length, size)
-        k, v = key.to(exact).reshape(batch * shared, length, size), value.reshape(batch * shared, length, size)
+        k, v = (
+            key.to(exact).reshape(batch * shared, length, size),
+            value.reshape(batch * shared, length, size),
+        )
         out = torch.empty(batch, length, heads, size, dtype=compute)
         kept = []
         for start, end, seen in blocks:
@@ -84,16 +89,22 @@ class _Attention(torch.autograd.Function):
         batch, shared, group, length, size = q.shape
         grad = grads[0].to(q.dtype).transpose(1, 2).reshape(q.shape)
         grad_q = torch.empty_like(q)
-        grad_k, grad_v = torch.zeros_like(k), torch.zeros_like(v)
-        for (start, end, seen), weights in zip(blocks, kept, strict=True):
+        grad_k = grad_v = torch.empty(0)
+        # Last block first: it sees all keys, so its products are the whole gradients to which others add.
+        for (start, end, seen), weights in zip(reversed(blocks), reversed(kept), strict=True):
             rows = q[:, :, :, start:end].reshape(batch * shared, -1, size)
             grad_out = grad[:, :, :, start:end].reshape(batch * shared, -1, size)
-            grad_v[:, :seen].baddbmm_(weights.transpose(1, 2), grad_out)
             grad_weights = torch.bmm(grad_out, v[:, :seen].transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(scale)
             part = torch.bmm(grad_scores, k[:, :seen])
             grad_q[:, :, :, start:end] = part.view(batch, shared, group, end - start, size)
-            grad_k[:, :seen].baddbmm_(grad_scores.transpose(1, 2), rows)
+            part_k = torch.bmm(grad_scores.transpose(1, 2), rows)
+            part_v = torch.bmm(weights.transpose(1, 2), grad_out)
+            if seen == length:
+                grad_k, grad_v = part_k, part_v
+            else:
+                grad_k[:, :seen] += part_k
+                grad_v[:, :seen] += part_v
         heads = (batch, shared, length, size)
         return (
             grad_q.view(batch, shared * group, length, size).to(query_type),
@@ -131,7 +142,11 @@ def around(original: Callable[..., Any]) -> Callable[..., Any]:
         is_causal: bool | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        special = attention_mask is not None or dropout > 0 or any(kwargs.get(name) is not None for name in _SPECIAL)
+        special = (
+            attention_mask is not None
+            or dropout > 0
+            or any(kwargs.get(name) is not None for name in _SPECIAL)
+        )
         if special or not suits(query, key, value):
             extra = {} if is_causal is None else {"is_causal": is_causal}
             return original(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 CLASSES = frozenset(
-    f"{family}RMSNorm" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Mixtral", "Phi3", "SmolLM3")
+    f"{name}RMSNorm" for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "Mixtral", "Phi3", "SmolLM3")
 )
 """Layers with exactly `weight * (x * rsqrt(mean(x^2) + eps)).to(x.dtype)`; others (Gemma's `1 + weight`) stay."""
 
@@ -16,8 +16,8 @@ CLASSES = frozenset(
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`y = weight * x / sqrt(mean(x^2) + eps)` over the last axis (Zhang and Sennrich, arXiv 1910.07467).
 
-    Under autocast a float32 `x` gives `y` in the lower precision, rounded once: the linear layers that read it
-    would round it anyway, each for itself.
+    Under autocast a float32 `x` gives `y` in the lower precision, rounded once: the linear layers that read
+    it would round it anyway, each for itself.
 
     Args:
         x: (…, d) in float32, float64 or bfloat16.
@@ -49,7 +49,9 @@ class _RMSNorm(torch.autograd.Function):
         exact = x.to(scale.dtype)
         grad = grads[0].to(scale.dtype)
         normal = exact * scale  # x / rms
-        grad_weight = (grad * normal).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        grad_weight = (
+            (grad * normal).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        )
         if not ctx.needs_input_grad[0]:
             return None, grad_weight, None, None
         inner = grad * weight

@@ -1,4 +1,4 @@
-"""Rotary position embedding with its backward pass written out (a rotation's gradient is the rotation back)."""
+"""Rotary position embedding with its backward pass written out: the rotation back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: The same.
 
     Returns:
-        (B, H, L, D) in the wider type of `x` and `cos`, laid out in memory as (B, L, H, D) like projections are.
+        (B, H, L, D) in the wider type of `x` and `cos`, laid out in memory as (B, L, H, D) like projections
+        are.
     """
     return _Rotate.apply(x, cos, sin)
 
@@ -53,7 +54,9 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
 def around(original: Callable[..., Any]) -> Callable[..., Any]:
     """`apply_rotary_pos_emb` of the Llama families that uses `rotate` where it suits, else `original`."""
 
-    def apply(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
+    def apply(
+        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
+    ) -> tuple[Tensor, Tensor]:
         plain = q.device.type == "cpu" and q.shape[-1] == cos.shape[-1] == k.shape[-1] and unsqueeze_dim == 1
         if not plain or cos.requires_grad:
             return original(q, k, cos, sin, unsqueeze_dim)

@@ -30,7 +30,7 @@ def subword_space(
     two tokenisations. One sparse product computes all tokens.
     `ngrams`: fastText's composition of the token's text from character n-grams. Tokens without n-grams (one
     or two characters, byte pieces) stay unknown.
-    `auto`: n-grams where the space has them, else words.
+    `auto`: n-grams where the space has them; words for the tokens that they leave unknown.
 
     Source: WECHSEL (arXiv 2112.06598), both variants. Special tokens stay unknown.
 
@@ -44,16 +44,16 @@ def subword_space(
     Raises:
         UserError: `ngrams` with vectors that have none.
     """
-    if compose == "auto":
-        compose = "ngrams" if words.ngrams else "words"
     size = len(tokenizer)
     strings = tokenizer.convert_ids_to_tokens(list(range(size)))
     names = [s if isinstance(s, str) else f"<unused {i}>" for i, s in enumerate(strings)]
-    if compose == "ngrams":
-        vectors = _from_ngrams(words, tokenizer, size)
-        counts = np.ones(size, dtype=np.int64)
-    else:
+    vectors, counts = np.zeros((size, words.dim), dtype=np.float32), np.ones(size, dtype=np.int64)
+    if compose != "ngrams":
         vectors, counts = _from_words(words, tokenizer, size, weighted, max_words)
+    if compose == "ngrams" or (compose == "auto" and words.ngrams is not None):
+        finer = _from_ngrams(words, tokenizer, size)
+        known = finer.any(axis=1)
+        vectors[known] = finer[known]
     return AuxSpace.of(names, vectors, counts)
 
 

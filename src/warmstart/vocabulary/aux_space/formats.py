@@ -82,8 +82,10 @@ def to_npz(path: Path, space: AuxSpace) -> None:
     joined = "\0".join(space.names).encode("utf-8", "surrogatepass")
     arrays["names"] = np.frombuffer(joined, dtype=np.uint8)
     if space.ngrams is not None:
-        arrays["ngrams"] = space.ngrams.vectors
-        arrays["ngram_lengths"] = np.array([space.ngrams.min_n, space.ngrams.max_n])
+        table = space.ngrams
+        used = np.flatnonzero(table.vectors.any(axis=1))  # a small text trains few of the slots
+        arrays["ngrams"], arrays["ngram_slots"] = table.vectors[used], used
+        arrays["ngram_table"] = np.array([len(table.vectors), table.min_n, table.max_n])
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomic(path, buffer.getvalue())
@@ -108,7 +110,10 @@ def from_npz(path: Path) -> AuxSpace:
         names = [str(word) for word in held["words" if "words" in held else "names"]]
     table = None
     if "ngrams" in held:
-        table = NgramTable(held["ngrams"], *(int(n) for n in held["ngram_lengths"]))
+        slots, shortest, longest = (int(n) for n in held["ngram_table"])
+        ngrams = np.zeros((slots, held["ngrams"].shape[1]), dtype=np.float32)
+        ngrams[held["ngram_slots"]] = held["ngrams"]
+        table = NgramTable(ngrams, shortest, longest)
     vectors = held["vectors"]
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise UserError(f"{len(names)} words, but vectors of shape {vectors.shape}", where=path)

@@ -14,7 +14,7 @@ class NgramTable:
     """fastText's hashed character n-grams, from which vectors of unseen strings are composed.
 
     Attributes:
-        vectors: `(buckets, dim)` float32.
+        vectors: `(buckets, dim)` float32; zero where no word of the text has such an n-gram.
         min_n: Shortest n-gram in characters.
         max_n: Longest n-gram in characters.
     """

@@ -223,10 +223,9 @@ def _train(file: Path, settings: StaticSettings, name: str) -> Any:
             where=name,
             fix="give more text or lower min_count",
         )
-    words = model.corpus_total_words
-    model.train(
-        corpus_file=str(file), total_words=words, total_examples=model.corpus_count, epochs=model.epochs
-    )
+    units = model.corpus_total_words
+    epochs = epochs_for(units, settings)
+    model.train(corpus_file=str(file), total_words=units, total_examples=model.corpus_count, epochs=epochs)
     return model.wv
 
 
@@ -237,7 +236,10 @@ def _stable_hash(text: str) -> int:  # Python's own differs between processes
 def _by_word(vectors: Any, settings: StaticSettings) -> AuxSpace:
     table = None
     if settings.max_n:
-        table = NgramTable(np.asarray(vectors.vectors_ngrams, np.float32), settings.min_n, settings.max_n)
+        used = np.unique(np.concatenate([np.asarray(ids, np.int64) for ids in vectors.buckets_word]))
+        trained = np.zeros_like(vectors.vectors_ngrams, dtype=np.float32)
+        trained[used] = vectors.vectors_ngrams[used]  # the others are as they were drawn: noise
+        table = NgramTable(trained, settings.min_n, settings.max_n)
     counts = [vectors.get_vecattr(word, "count") for word in vectors.index_to_key]
     return AuxSpace.of(vectors.index_to_key, vectors.vectors, counts, table)
 

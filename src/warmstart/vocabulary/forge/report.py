@@ -52,7 +52,8 @@ def measure(
     """Measure a tokenizer on text.
 
     A text counts as a round-trip failure when its decoding differs from the text as the tokenizer's own
-    normaliser sees it; for WordPiece, which does not store spaces, spacing is left out of the comparison.
+    normaliser sees it. Spaces at the start do not count (SentencePiece drops one); for WordPiece, which does
+    not store spaces, none do.
 
     Args:
         tokenizer: Any fast tokenizer.
@@ -97,7 +98,7 @@ def _seen(text: str, tokenizer: PreTrainedTokenizerFast, loose: bool) -> str:
     normaliser = tokenizer.backend_tokenizer.normalizer
     seen = normaliser.normalize_str(text) if normaliser else text
     seen = seen.replace("▁", " ")
-    return "".join(seen.split()) if loose else seen.removeprefix(" ")
+    return "".join(seen.split()) if loose else seen.lstrip(" ")
 
 
 def _batches(texts: Iterable[str], max_bytes: int | None) -> Iterator[list[str]]:

@@ -9,13 +9,11 @@ from typing import Any
 
 from warmstart.foundation.errors import UserError
 from warmstart.vocabulary.forge.skeleton import Skeleton, fill_template
+from warmstart.vocabulary.forge.unigram import count_words, train_unigram
 from warmstart.vocabulary.settings import TokenizerSettings
 from warmstart.vocabulary.tokens import byte_alphabet, splits_words
 
 _CHUNK = 1000  # texts handed over at a time; the trainer itself keeps only word counts
-_DECIMALS = 3
-"""Digits kept of Unigram scores: the trainer sums in an order that differs from process to process, which
-moves scores by up to about 1e-10; rounded, they come out equal."""
 
 
 def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSettings) -> dict[str, Any]:
@@ -24,10 +22,10 @@ def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSet
     Ids run: front special tokens, byte pieces where there are any, learned tokens, back special tokens. The
     learned part is trained without special tokens, which therefore never take part in merges.
 
-    The result depends on the texts alone. For WordPiece that takes a first pass over the texts: the trainer
-    numbers its `##` characters in the order of a randomly seeded hash table and breaks ties by these numbers,
-    so the alphabet is settled beforehand. `texts` may be a one-shot iterator; it is then kept in a temporary
-    file between the passes.
+    The result depends on the texts alone. Unigram is therefore trained by
+    [`train_unigram`][warmstart.vocabulary.forge.unigram.train_unigram]. WordPiece needs a first pass: the
+    library's trainer numbers its `##` characters in the order of a randomly seeded hash table and breaks
+    ties by these numbers, so the alphabet is settled beforehand. The texts lie in a temporary file meanwhile.
 
     Raises:
         UserError: When the text is empty or the vocabulary size has no room for the obligatory tokens.
@@ -54,19 +52,24 @@ def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSet
             "invert": False,
         }
     tokenizer = Tokenizer.from_str(json.dumps(bare))
-    if skeleton.kind == "wordpiece":
-        texts = texts if not isinstance(texts, Iterator) else _Spooled(texts)
-        twin = Tokenizer.from_str(json.dumps(bare))  # the trained one is locked while it reads the texts
-        alphabet = _alphabet(texts, twin, settings.limit_alphabet)
-        texts = _within(texts, twin, set(alphabet))
-        trainer = _wordpiece_trainer(skeleton, settings, room, alphabet)
-    else:
-        trainer = _trainer(skeleton, settings, room)
     counted = _Counted(texts)
-    tokenizer.train_from_iterator(counted.chunks(), trainer=trainer)
+    if skeleton.kind == "unigram":
+        words = count_words(counted, tokenizer)
+        pieces = train_unigram(words, room, max_piece_length=settings.max_piece_length) if words else []
+        learned: dict[str, Any] = {"vocab": [list(pair) for pair in pieces]}
+    elif skeleton.kind == "wordpiece":
+        repeatable = _Spooled(iter(counted))
+        twin = Tokenizer.from_str(json.dumps(bare))  # the trained one is locked while it reads the texts
+        alphabet = _alphabet(repeatable, twin, settings.limit_alphabet)
+        trainer = _wordpiece_trainer(skeleton, settings, room, alphabet)
+        tokenizer.train_from_iterator(_chunks(_within(repeatable, twin, set(alphabet))), trainer=trainer)
+        learned = json.loads(tokenizer.to_str())["model"]
+    else:
+        trainer = _bpe_trainer(skeleton, settings, room)
+        tokenizer.train_from_iterator(_chunks(counted), trainer=trainer)
+        learned = json.loads(tokenizer.to_str())["model"]
     if not counted.characters:
         raise UserError("the corpus has no text to train a tokenizer on", where=settings.corpus.path)
-    learned = json.loads(tokenizer.to_str())["model"]
     return assemble(skeleton, learned, fallback=fallback)
 
 
@@ -79,8 +82,7 @@ def assemble(skeleton: Skeleton, learned: dict[str, Any], *, fallback: bool) -> 
     fixed = {*reserved, *pieces}
     model = dict(skeleton.state["model"])
     if skeleton.kind == "unigram":
-        scored = [(piece, round(score, _DECIMALS)) for piece, score in learned["vocab"] if piece not in fixed]
-        scored.sort(key=lambda pair: (-pair[1], pair[0]))
+        scored = [(piece, score) for piece, score in learned["vocab"] if piece not in fixed]
         model["vocab"] = [[piece, 0.0] for piece in (*front, *pieces)] + [list(pair) for pair in scored]
         unk = skeleton.roles.get("unk")
         model["unk_id"] = front.index(unk) if unk in front else None
@@ -108,18 +110,9 @@ def _empty_model(skeleton: Skeleton) -> dict[str, Any]:
     return {**options, "vocab": {options["unk_token"]: 0}}
 
 
-def _trainer(skeleton: Skeleton, settings: TokenizerSettings, room: int) -> Any:
+def _bpe_trainer(skeleton: Skeleton, settings: TokenizerSettings, room: int) -> Any:
     from tokenizers import trainers
 
-    if skeleton.kind == "unigram":
-        # the trainer needs an unknown token; it is cut away again, hence one more
-        return trainers.UnigramTrainer(
-            vocab_size=room + 1,
-            unk_token="<unk>",
-            special_tokens=["<unk>"],
-            max_piece_length=settings.max_piece_length,
-            show_progress=False,
-        )
     byte_level = skeleton.style == "bytes"
     options: dict[str, Any] = {"limit_alphabet": settings.limit_alphabet}
     if byte_level:
@@ -190,18 +183,23 @@ class _Spooled:
 
 
 class _Counted:
-    """Hands texts over in chunks and counts what went by."""
+    """Passes texts on and counts their characters."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts, self.characters = texts, 0
 
-    def chunks(self) -> Iterator[list[str]]:
-        batch: list[str] = []
+    def __iter__(self) -> Iterator[str]:
         for text in self._texts:
             self.characters += len(text.strip())
-            batch.append(text)
-            if len(batch) == _CHUNK:
-                yield batch
-                batch = []
-        if batch:
+            yield text
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _CHUNK:
             yield batch
+            batch = []
+    if batch:
+        yield batch

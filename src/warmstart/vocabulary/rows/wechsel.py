@@ -41,7 +41,7 @@ class WechselSettings(Settings):
     """Scale word vectors to length one before fitting; usually helps, not done by the paper."""
     compose: Composition = "auto"
     """How tokens get vectors from words: `words` (frequency-weighted mean over words that contain the token),
-    `ngrams` (fastText's subword information), or `auto`: n-grams where the vectors have them."""
+    `ngrams` (fastText's subword information), or `auto`: n-grams, and words for the tokens without any."""
     neighbours: int = Field(default=10, ge=1)
     """Source tokens mixed into one row."""
     temperature: float = Field(default=0.1, gt=0)
