@@ -48,6 +48,21 @@ def test_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
 
+@pytest.mark.parametrize("by", ["sweep", "the next save"])
+def test_a_replacement_killed_between_its_renames_loses_nothing(tmp_path: Path, by: str) -> None:
+    old = tmp_path / ".out.old-abc" / "out"
+    old.mkdir(parents=True)
+    (old / "a").write_text("old")
+    (tmp_path / ".out.tmp-abc").mkdir()
+    if by == "sweep":
+        sweep(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    else:
+        with pytest.raises(UserError, match="already exists"), atomic_folder(tmp_path / "out"):
+            pass
+    assert (tmp_path / "out" / "a").read_text() == "old"
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O: No space left on device")]
 )

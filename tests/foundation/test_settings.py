@@ -41,7 +41,7 @@ def test_mistakes_become_one_sentence(data: object, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         Outer.parse(data, where="my.yaml")  # type: ignore[arg-type]
     sentence = caught.value.sentence
-    assert "\n" not in sentence and "my.yaml" in sentence and sentence[-1] in ".?"
+    assert "\n" not in sentence and "my.yaml" in sentence and sentence[-1] in ".?…"
     for word in words:
         assert word in sentence
 

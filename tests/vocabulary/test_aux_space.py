@@ -212,14 +212,14 @@ def test_subword_vectors_equal_a_loop_over_words(corpus: Texts) -> None:
 
 def test_ngram_composition_needs_ngrams(corpus: Texts, tmp_path: Path) -> None:
     tokenizer = byte_bpe(corpus.texts, 400)
-    settings = StaticSettings(level="word", dim=6, epochs=1, min_count=2, buckets=500)
+    settings = StaticSettings(level="word", dim=6, epochs=1, min_count=2, min_n=5, max_n=6, buckets=500)
     space = train_space(corpus, settings, cache=tmp_path)
     tokens = subword_space(space, tokenizer, compose="auto")
     index = tokenizer(" the", add_special_tokens=False)["input_ids"]
     assert len(index) == 1
     np.testing.assert_array_equal(tokens.vectors[index[0]], space.vectors[space.index["the"]])
     bare = subword_space(space, tokenizer, compose="ngrams").known
-    rest = tokens.known & ~bare  # single letters have no n-gram of three
+    rest = tokens.known & ~bare  # single letters have no n-gram of five
     assert rest.sum() > 10 and (tokens.known | ~bare).all()
     words = subword_space(space, tokenizer, compose="words")
     np.testing.assert_array_equal(tokens.vectors[rest], words.vectors[rest])

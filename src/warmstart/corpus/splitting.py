@@ -29,7 +29,7 @@ def split_of(text: str, *, seed: int, valid_fraction: float, test_fraction: floa
         valid_fraction: Expected share of the documents in `valid`.
         test_fraction: Expected share of the documents in `test`.
     """
-    plain = text
+    plain = " ".join(text.split())
     value = hashlib.blake2b(f"{seed}\n{plain}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = int.from_bytes(value, "big") / 2**64
     if place < test_fraction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -54,6 +55,10 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: Whether an existing `path` may be replaced; it stays untouched until the new one is whole.
     """
     path = path.absolute()
+    for old in path.parent.glob(
+        f".{glob.escape(path.name)}.old-*"
+    ):  # a replacement was killed between renames
+        _restore(old)
     if path.exists() and not replace:
         raise UserError("the output folder already exists", where=path, fix="choose another or remove it")
     with disk_errors(path):
@@ -97,10 +102,23 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`; call it while holding the lock."""
-    if folder.is_dir():
-        for stale in (*folder.glob(".*.tmp-*"), *folder.glob(".*.old-*")):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+    """Remove what a killed process left half-written in `folder`; call it while holding the lock.
+
+    A folder that was being replaced when the process died is put back first.
+    """
+    if not folder.is_dir():
+        return
+    for old in folder.glob(".*.old-*"):
+        _restore(old)
+    for stale in (*folder.glob(".*.tmp-*"), *folder.glob(".*.old-*")):
+        shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+
+
+def _restore(old: Path) -> None:
+    """Move a replaced folder back to its place if nothing stands there."""
+    for kept in old.iterdir():
+        if not (old.parent / kept.name).exists():
+            kept.rename(old.parent / kept.name)
 
 
 @contextlib.contextmanager

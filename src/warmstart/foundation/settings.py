@@ -61,7 +61,9 @@ def _plain(value: object) -> object:
 
 
 def _as_user_error(cls: type[BaseModel], error: ValidationError, where: object) -> UserError:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # a misspelt key explains a missing one
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     path = [part for part in first["loc"] if isinstance(part, str | int)]
     key = ".".join(str(part) for part in path) or "settings"
     if first["type"] == "extra_forbidden":

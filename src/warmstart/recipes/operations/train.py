@@ -90,7 +90,7 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
 
 
 def held_out_sample(documents: Iterable[Document], max_bytes: int) -> list[str]:
-    """Texts of up to `max_bytes` bytes in all, drawn by hash so that they come from the whole of `documents`."""
+    """Texts of up to `max_bytes` bytes in all, drawn by hash so that they come from all of `documents`."""
     from warmstart.evaluation.bits import limited
 
     texts = sorted(

@@ -5,7 +5,7 @@ tau. A lower bound of either follows from *any* subset of the cosines, and only 
 each tile of cosines is first reduced to the maximum of every group of 32; the groups that stay below the
 bound are dropped unseen. On processors with bfloat16 arithmetic the tiles are computed in it; the rounding
 error of each vector is known, so the bound is lowered by twice the largest error possible and nothing is
-missed. What survives is computed again in float32. The result is therefore the same on every machine, and
+missed. What survives is computed again in float64, from unit vectors in float32. The result is therefore the same on every machine, and
 does not depend on tile sizes, threads or the arithmetic of the tiles.
 """
 
@@ -36,14 +36,14 @@ def nearest_by_cosine(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np
         k: Neighbours wanted; at most `m` are returned.
 
     Returns:
-        Key indices `(n, k)` int64 and cosines `(n, k)` float32, the best first; equal cosines by index.
+        Key indices `(n, k)` int64 and cosines `(n, k)` float64, the best first; equal cosines by index.
 
     Raises:
         ValueError: A zero vector, or dimensions that differ.
     """
     k = min(k, len(keys))
     indices = np.empty((len(queries), k), dtype=np.int64)
-    cosines = np.empty((len(queries), k), dtype=np.float32)
+    cosines = np.empty((len(queries), k))
     if k == 0:
         return indices, cosines
     for start, row, column, cosine in _candidates(queries, keys, _kth(k), keep=k):
@@ -77,7 +77,7 @@ def sparsemax_by_cosine(queries: np.ndarray, keys: np.ndarray, scale: float = 1.
         raise ValueError("sparsemax needs at least one key and a positive scale")
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start, row, column, cosine in _candidates(queries, keys, _tau_bound(1.0 / scale), keep=_BEST):
-        weight = _ragged_sparsemax(row, cosine.astype(np.float64) * scale)
+        weight = _ragged_sparsemax(row, cosine * scale)
         used = weight > 0
         parts.append((row[used] + start, column[used], weight[used]))
     rows, columns, weights = (
@@ -229,12 +229,13 @@ def _above(groups: Tensor, maxima: Tensor, limit: Tensor, width: int) -> tuple[T
 
 
 def _cosines(queries: np.ndarray, keys: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Cosines of given pairs of unit vectors, `(len(row),)` float32."""
-    out = np.empty(len(row), dtype=np.float32)
+    """Cosines of given pairs of unit vectors, `(len(row),)` float64."""
+    out = np.empty(len(row))
     step = max(1, (1 << 22) // max(1, queries.shape[1]))
     for start in range(0, len(row), step):
         part = slice(start, start + step)
-        np.einsum("ij,ij->i", queries[row[part]], keys[column[part]], out=out[part])
+        left, right = queries[row[part]].astype(np.float64), keys[column[part]].astype(np.float64)
+        np.einsum("ij,ij->i", left, right, out=out[part])
     return out
 
 

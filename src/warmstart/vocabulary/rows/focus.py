@@ -10,6 +10,7 @@ from warmstart.foundation.settings import Settings
 from warmstart.vocabulary.aux_space.binding import target_token_space
 from warmstart.vocabulary.aux_space.compose import Composition
 from warmstart.vocabulary.aux_space.neighbours import sparsemax_by_cosine
+from warmstart.vocabulary.aux_space.space import AuxSpace
 from warmstart.vocabulary.aux_space.train import StaticSettings
 from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.rows._base import RowContext, initialisers
@@ -59,7 +60,24 @@ def focus(context: RowContext, settings: FocusSettings) -> RowMix:
     space = target_token_space(
         context, "focus", file=settings.vectors, training=settings.training, compose=settings.compose
     )
-    anchors = context.vocab.matched
+    return anchored_mix(context.shape, context.wanted, context.vocab.matched, space, scale=settings.scale)
+
+
+def anchored_mix(
+    shape: tuple[int, int], wanted: np.ndarray, anchors: np.ndarray, space: AuxSpace, *, scale: float = 1.0
+) -> RowMix:
+    """Sparsemax mixtures of anchor tokens, for given vectors of target tokens.
+
+    Args:
+        shape: `(V_target, V_source)`.
+        wanted: Target ids to fill; those without a vector fall back to N(mu, sd).
+        anchors: `(n, 2)` pairs (target id, source id) of shared tokens; those without a vector do not count.
+        space: Vectors of target tokens, row index = token id.
+        scale: Factor on the cosines.
+
+    Raises:
+        UserError: No anchor has a vector.
+    """
     anchors = anchors[space.known[anchors[:, 0]]]
     if not len(anchors):
         raise UserError(
@@ -67,7 +85,7 @@ def focus(context: RowContext, settings: FocusSettings) -> RowMix:
             where="initialiser focus",
             fix="give more target text, lower training.min_count, or use mean-of-pieces",
         )
-    wanted = context.wanted[space.known[context.wanted]]
-    mix = sparsemax_by_cosine(space.vectors[wanted], space.vectors[anchors[:, 0]], settings.scale)
-    row = np.repeat(np.arange(len(wanted)), np.diff(mix.indptr))
-    return RowMix.from_entries(context.shape, wanted[row], anchors[mix.indices, 1], mix.data)
+    wanted = wanted[space.known[wanted]]
+    mix = sparsemax_by_cosine(space.vectors[wanted], space.vectors[anchors[:, 0]], scale)
+    row = np.repeat(wanted, np.diff(mix.indptr))
+    return RowMix.from_entries(shape, row, anchors[mix.indices, 1], mix.data)

@@ -80,14 +80,47 @@ def wechsel(context: RowContext, settings: WechselSettings) -> RowMix:
         UserError: No text or vectors, no anchors, or no anchor with vectors on both sides.
     """
     source, target = bilingual_token_spaces(context, settings)
+    return nearest_mix(
+        context.shape,
+        context.wanted,
+        source,
+        target,
+        neighbours=settings.neighbours,
+        temperature=settings.temperature,
+    )
+
+
+def nearest_mix(
+    shape: tuple[int, int],
+    wanted: np.ndarray,
+    source: AuxSpace,
+    target: AuxSpace,
+    *,
+    neighbours: int = 10,
+    temperature: float = 0.1,
+) -> RowMix:
+    """Softmax mixtures of the nearest source tokens, for given token vectors in one space.
+
+    Args:
+        shape: `(V_target, V_source)`.
+        wanted: Target ids to fill; those without a vector fall back to N(mu, sd).
+        source: Vectors of source tokens, row index = token id.
+        target: Vectors of target tokens, likewise.
+        neighbours: Source tokens per row.
+        temperature: Weights are softmax(cosine / temperature).
+
+    Raises:
+        UserError: No source token has a vector.
+    """
     known = np.flatnonzero(source.known)
     if not len(known):
         raise UserError("no token of the source has a vector", where="initialiser wechsel")
-    wanted = context.wanted[target.known[context.wanted]]
-    column, cosine = nearest_by_cosine(target.vectors[wanted], source.vectors[known], settings.neighbours)
-    weight = np.exp((cosine.astype(np.float64) - cosine[:, :1]) / settings.temperature)
-    row = np.repeat(wanted, column.shape[1])
-    return RowMix.from_entries(context.shape, row, known[column].ravel(), weight.ravel())
+    wanted = wanted[target.known[wanted]]
+    column, cosine = nearest_by_cosine(target.vectors[wanted], source.vectors[known], neighbours)
+    weight = np.exp((cosine - cosine[:, :1]) / temperature)
+    return RowMix.from_entries(
+        shape, np.repeat(wanted, column.shape[1]), known[column].ravel(), weight.ravel()
+    )
 
 
 def bilingual_token_spaces(context: RowContext, settings: WechselSettings) -> tuple[AuxSpace, AuxSpace]:
