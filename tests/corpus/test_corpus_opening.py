@@ -7,7 +7,7 @@ import os
 import pytest
 from corpus_samples import TEXTS
 
-from warmstart.corpus import describe, open_corpus
+from warmstart.corpus import describe, open_corpus, reading
 from warmstart.foundation.errors import UserError
 
 MANY = [f"document number {n}" for n in range(400)]
@@ -99,7 +99,8 @@ def test_fingerprint_follows_content_and_reading_settings(write, tmp_path):
     assert open_corpus(path).fingerprint != first
 
 
-def test_a_change_of_equal_size_is_seen_although_hashes_are_remembered(write):
+def test_a_change_of_equal_size_is_seen_although_hashes_are_remembered(write, monkeypatch):
+    monkeypatch.setattr(reading, "REMEMBER_BYTES", 0)
     path = write("a.txt", "first text")
     long_ago = 1_600_000_000
     os.utime(path, (long_ago, long_ago))
@@ -111,11 +112,10 @@ def test_a_change_of_equal_size_is_seen_although_hashes_are_remembered(write):
 
 
 def test_remembered_hashes_are_used(write, monkeypatch):
+    monkeypatch.setattr(reading, "REMEMBER_BYTES", 0)
     path = write("a.txt", "some text")
     os.utime(path, (1_600_000_000, 1_600_000_000))
     first = open_corpus(path).fingerprint
-    from warmstart.corpus import reading
-
     monkeypatch.setattr(reading, "content_hash", lambda path: pytest.fail("hashed again"))
     assert open_corpus(path).fingerprint == first
 

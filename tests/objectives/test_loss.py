@@ -22,7 +22,7 @@ def prepared(name: str, family: str) -> tuple[Any, Any, dict[str, torch.Tensor]]
     tokenizer = tokenizer_for(family)
     entry = objectives.get(name)
     objective = entry.target(entry.settings.parse({}), tokenizer)
-    ids = tokenizer(" ".join(TEXT), add_special_tokens=False)["input_ids"][:120]
+    ids = tokenizer(" ".join(TEXT * 2), add_special_tokens=False)["input_ids"][:120]
     batch = objective.collate(np.array(ids).reshape(3, 40), np.random.default_rng(0))
     return objective, model_for(family, len(tokenizer)), batch
 
@@ -43,7 +43,9 @@ def test_loss_and_gradients_equal_those_of_transformers(name: str, family: str) 
             assert difference <= 1e-5 * parameter.grad.norm() + 1e-8, n
 
 
-@pytest.mark.parametrize(("name", "task"), [("causal", "CausalLM"), ("masked", "MaskedLM"), ("span", "Seq2SeqLM")])
+@pytest.mark.parametrize(
+    ("name", "task"), [("causal", "CausalLM"), ("masked", "MaskedLM"), ("span", "Seq2SeqLM")]
+)
 def test_auto_class(name: str, task: str) -> None:
     entry = objectives.get(name)
     assert entry.target(entry.settings.parse({}), None).auto_class == f"AutoModelFor{task}"
@@ -69,7 +71,9 @@ def test_module_holds_the_model() -> None:
     objective, model, batch = prepared("causal", "gpt2")
     module = LossModule(model, objective)
     torch.testing.assert_close(module(batch)[0], objective.loss(model, batch)[0])
-    assert {n.removeprefix("model.") for n, _ in module.named_parameters()} == dict(model.named_parameters()).keys()
+    assert {n.removeprefix("model.") for n, _ in module.named_parameters()} == dict(
+        model.named_parameters()
+    ).keys()
 
 
 def test_gradient_checkpointing_and_frozen_rows() -> None:

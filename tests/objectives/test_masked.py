@@ -96,7 +96,9 @@ def test_word_starts_agree_with_the_text(kind: str, data: Any) -> None:
         if i and encoded["offset_mapping"][i - 1][0] == begin and text[begin] not in " ":
             assert kind == "unigram" or not starts[i], "the second byte of a character"
         elif any(a == bare for a, _ in words) and bare < end:
-            assert starts[i], text[begin:end]
+            blank = i > 0 and tokenizer.convert_ids_to_tokens(int(ids[0, i - 1])) in ("Ġ", "▁")
+            assert starts[i - 1 if blank else i], text[begin:end]
+            assert not (blank and starts[i]) or not text[bare].isascii(), "a word is parted from its blank"
         elif any(a < begin < b for a, b in words) and not joined:
             assert not starts[i], text[begin:end]
 
@@ -130,7 +132,7 @@ def test_eighty_ten_ten(kind: str) -> None:
     assert masked.mean() == pytest.approx(0.8, abs=0.02)
     assert kept.mean() == pytest.approx(0.1, abs=0.02)
     others = inputs[chosen][~masked & ~kept]
-    assert len(np.unique(others)) > 100
+    assert len(np.unique(others)) > 0.7 * len(objective(kind).table.regular)
     assert not np.isin(others, tokenizer.all_special_ids).any()
     assert not np.isin(labels[chosen], tokenizer.all_special_ids).any()
 

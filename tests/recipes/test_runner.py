@@ -83,3 +83,14 @@ def test_the_record_says_what_made_the_artifact(toy: list[str], tmp_path: Path) 
     record = json.loads((output.parent / "step.json").read_text())
     assert record["type"] == "toy" and record["settings"]["text"] == "hello"
     assert output.parent.name == f"toy-{record['key']}"
+
+
+def test_a_relative_folder_is_known_by_its_content(
+    toy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "text").write_text("1")
+    first = Runner(tmp_path / "cache").step("toy", {"source": "given"})
+    (tmp_path / "given" / "text").write_text("2")
+    assert Runner(tmp_path / "cache").step("toy", {"source": "given"}) != first

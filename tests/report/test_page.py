@@ -185,14 +185,26 @@ def test_the_same_result_gives_the_same_page(result: ComparisonResult, source: s
 
 def test_a_failed_warm_start_is_told_plainly(result: ComparisonResult) -> None:
     never = [Saving(axis=a, reached=False, cost=None, ratio=None) for a in ("tokens", "flops", "seconds")]
-    arms = [
-        arm if arm.name == "scratch" else arm.model_copy(update={"savings": never}) for arm in result.arms
-    ]
+    scratch = result.arms[0]
+    arms = [a if a is scratch else a.model_copy(update={"savings": never}) for a in result.arms]
+    slow = [c.model_copy(update={"points": c.points[:-3], "seed": i}) for i, c in enumerate(scratch.curves)]
+    arms[1] = arms[1].model_copy(update={"curves": [*result.arms[1].curves[:2], slow[2]]})
+    arms[2] = arms[2].model_copy(update={"curves": slow})
     changed = result.model_copy(update={"arms": arms, "verdict": "not reproduced"})
     text = Page(render_report(changed)).text
     assert "saved nothing that can be shown" in text
-    assert text.count("never") >= 9
+    assert text.count("neverwithin its budget") == 3
+    assert text.count("2 of 3 seedswithin its budget") == 3
     assert "✗ not reproduced" in text
+
+
+def test_a_prompt_is_shown_once(result: ComparisonResult) -> None:
+    prompt = "Es war einmal"
+    arms = [arm.model_copy(update={"sample": prompt + " ein Modell."}) for arm in result.arms]
+    changed = result.model_copy(update={"arms": arms, "sample_prompt": prompt, "sample_before": prompt + "!"})
+    text = Page(render_report(changed)).text
+    assert text.count(prompt) == len(arms) + 1
+    assert text.count(prompt + " ein Modell.") == len(arms)
 
 
 def test_one_seed_is_called_one_seed() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cipher import cipher, cipher_tokenizer
-from conftest import sentences
-from families import CASES, FAMILIES, loss, save_source
 from transformers import AutoTokenizer
+from vocab_cipher import cipher, cipher_tokenizer
+from vocab_families import CASES, FAMILIES, loss, save_source
+from vocab_tokenizers import sentences
 
 from warmstart.checkpoint import Checkpoint, resolve
 from warmstart.foundation.registry import Entry
@@ -45,7 +45,9 @@ def transplanted(folder: Path, family: str, tied: bool, **options: Any) -> tuple
 
 
 @pytest.mark.usefixtures("gold")
-@pytest.mark.parametrize(("family", "tied"), CASES, ids=[f"{f}-{'tied' if t else 'untied'}" for f, t in CASES])
+@pytest.mark.parametrize(
+    ("family", "tied"), CASES, ids=[f"{f}-{'tied' if t else 'untied'}" for f, t in CASES]
+)
 def test_gold_map_reproduces_the_loss(family: str, tied: bool, tmp_path: Path) -> None:
     before, after, target = transplanted(tmp_path, family, tied)
     task, source = FAMILIES[family][1], before.load_tokenizer()
@@ -64,7 +66,9 @@ def test_gold_map_reproduces_the_loss(family: str, tied: bool, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("gold")
-@pytest.mark.parametrize(("family", "tied"), CASES, ids=[f"{f}-{'tied' if t else 'untied'}" for f, t in CASES])
+@pytest.mark.parametrize(
+    ("family", "tied"), CASES, ids=[f"{f}-{'tied' if t else 'untied'}" for f, t in CASES]
+)
 def test_everything_else_is_bit_equal(family: str, tied: bool, tmp_path: Path) -> None:
     before, after, _ = transplanted(tmp_path, family, tied)
     old, new = before.load_model("auto").state_dict(), after.load_model("auto").state_dict()

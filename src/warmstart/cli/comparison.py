@@ -42,7 +42,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def render(console: Console, found: dict[str, Any]) -> None:
     """The savings table, the claims and where the report is."""
-    console.print(f"\n[bold]{found['title']}[/bold]" if found.get("title") else "")
+    console.print(f"\n{found['title']}" if found.get("title") else "", markup=False)
+    if found.get("sentence"):
+        console.print(f"{found['sentence']}\n", markup=False, style="bold")
     rows = [
         (
             arm["name"],
@@ -57,8 +59,6 @@ def render(console: Console, found: dict[str, Any]) -> None:
     for claim in found.get("claims", []):
         sign = {True: "holds", False: "does not hold", None: "undecided"}[claim["holds"]]
         console.print(f"  {sign}: {claim['text']} ({claim['measured']})", markup=False)
-    if found.get("sentence"):
-        console.print(f"\n{found['sentence']}", markup=False, style="bold")
     if found.get("verdict") not in (None, "not run"):
         console.print(f"Verdict: {found['verdict']}", markup=False)
     console.print(f"Report: {found['report']}", markup=False, soft_wrap=True)

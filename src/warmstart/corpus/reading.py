@@ -110,6 +110,10 @@ def files_digest(files: list[SourceFile]) -> str:
     return digest([[file.canonical, *file_hash(file.path)] for file in files])
 
 
+REMEMBER_BYTES = 1 << 20
+"""Files below this are hashed anew each time, which costs no more than looking up what is remembered."""
+
+
 def file_hash(path: Path) -> tuple[str, int]:
     """[`content_hash`][warmstart.corpus.streams.content_hash], remembered while name, size and mtime stay.
 
@@ -117,6 +121,8 @@ def file_hash(path: Path) -> tuple[str, int]:
     within the resolution of its mtime.
     """
     status = path.stat()
+    if status.st_size < REMEMBER_BYTES:
+        return content_hash(path)
     state = [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino]
     memory = cache_home() / "hashes" / f"{digest(state[0])}.json"
     try:

@@ -128,7 +128,7 @@ def text_lines(
             if size > limit:
                 text = "".join(held)
                 while len(text) > limit:
-                    cut = limit
+                    cut = cut_point(text, limit)
                     yield number, text[:cut], False
                     text = text[cut:]
                 held, size = [text], len(text)

@@ -211,6 +211,6 @@ class _Reader:
         for subset in range(self.subsets):
             words = chosen_words(text, fraction=self.fraction, subset=subset, seed=self.seed)
             self.bytes[-1] += sum(len(text[begin:end].encode()) for begin, end in words)
-            chosen, lost = belonging(offsets, words)
+            chosen, lost = belonging(text, offsets, words)
             self.unknown += lost
             yield from self.cutter.cut(len(self.bytes) - 1, ids, chosen, inside)

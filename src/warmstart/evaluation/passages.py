@@ -136,12 +136,15 @@ def windows(inside: Sequence[bool], room: int) -> Iterator[Span]:
         begin = end
 
 
-def belonging(offsets: Sequence[Span], words: Sequence[Span]) -> tuple[list[bool], int]:
+def belonging(text: str, offsets: Sequence[Span], words: Sequence[Span]) -> tuple[list[bool], int]:
     """Which tokens overlap one of `words` (in order, not overlapping), and how many words have no token.
 
-    A token that reaches beyond a word (with its leading space, say) belongs to it as a whole.
+    A token that reaches beyond a word (with its leading space, say) belongs to it as a whole. A token that is
+    only the space before a word belongs to the word too: elsewhere the space is in the word's first token, and
+    left to be seen it would tell that no such token follows.
     """
     starts = [begin for begin, _ in words]
+    first = set(starts)
     hits = [False] * len(offsets)
     covered = [False] * len(words)
     for i, (begin, end) in enumerate(offsets):
@@ -149,6 +152,8 @@ def belonging(offsets: Sequence[Span], words: Sequence[Span]) -> tuple[list[bool
         while k >= 0 and words[k][1] > begin and end > begin:
             hits[i] = covered[k] = True
             k -= 1
+        if end in first and text[begin:end] == " ":
+            hits[i] = True
     return hits, covered.count(False)
 
 

@@ -140,7 +140,7 @@ def _hidden(tokenizer: PreTrainedTokenizerBase, prompt: str, belonging: Any) -> 
     if tokenizer.mask_token_id is not None and tokenizer.mask_token_id in ids:
         return ids, [token == tokenizer.mask_token_id for token in ids]
     words = word_spans(prompt)
-    hidden, _ = belonging(encoded["offset_mapping"], words[_EVERY - 1 :: _EVERY] or words[-1:])
+    hidden, _ = belonging(prompt, encoded["offset_mapping"], words[_EVERY - 1 :: _EVERY] or words[-1:])
     return ids, hidden
 
 

@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any] | Self | None = None, *, where: object = None) -> Self:
-        """Validate `data`, turning any mistake into one [`UserError`][warmstart.foundation.errors.UserError]."""
+        """Validate `data`; any mistake is one [`UserError`][warmstart.foundation.errors.UserError]."""
         if isinstance(data, cls):
             return data
         if data is not None and not isinstance(data, Mapping):

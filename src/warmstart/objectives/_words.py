@@ -20,9 +20,10 @@ from warmstart.evaluation.words import NO_SPACES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SPACE, _LETTER, _MARK, _ALWAYS, _NEVER = range(5)
+_SPACE, _LETTER, _MARK, _ALWAYS, _NEVER, _BLANK = range(6)
 """How a token begins or ends: blank; letter, digit or underscore; punctuation. It may also begin in a way
-that starts a word whatever stood before (after a blank, CJK, special) or never (inside a character)."""
+that starts a word whatever stood before (after a blank, CJK, special) or never (inside a character), or be a single
+blank, to which the next word is joined."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class WordTable:
         """Whether each token of `blocks` (B, L) starts a word; special tokens stand alone."""
         first, last = self.first[blocks], self.last[blocks]
         found = np.ones(blocks.shape, dtype=bool)
-        found[:, 1:] = (first[:, 1:] == _ALWAYS) | ((first[:, 1:] != last[:, :-1]) & (first[:, 1:] != _NEVER))
+        begins, ended = first[:, 1:], last[:, :-1]
+        found[:, 1:] = (begins == _ALWAYS) | (
+            (begins != ended) & (begins != _NEVER) & ((ended != _BLANK) | (begins == _SPACE))
+        )
         special = self.special[blocks]
         found |= special
         found[:, 1:] |= special[:, :-1]
@@ -102,6 +106,8 @@ def _spaced(token: str) -> bytes:
 def _classes(data: bytes) -> tuple[int, int]:
     if not data:
         return _NEVER, _MARK
+    if data == b" ":
+        return _ALWAYS, _BLANK
     if data[0] & 0xC0 == 0x80:  # a byte inside a character
         first = _NEVER
     else:

@@ -241,7 +241,14 @@ def sentence(arms: Sequence[Arm], baseline: str) -> str:
         return f"Only {baseline} was trained, so nothing was compared."
     best, ratio = others[0], ratio_of(others[0], "tokens")
     if ratio == float("inf"):
-        return f"No warm start reached the final loss of {baseline} within the same number of tokens."
+        best = min(others, key=lambda a: a.final_bpb.mean)
+        reached = sum(a <= b for a, b in zip(best.final_bpb.per_seed, _finals(arms, baseline), strict=True))
+        if not reached:
+            return f"No warm start reached the final loss of {baseline} within the same number of tokens."
+        return (
+            f"No warm start reached the final loss of {baseline} in every seed: "
+            f"the best, {best.name}, did in {reached} of {len(best.curves)}."
+        )
     times = f"{1 / ratio:.1f} times" if ratio > 0 else "infinitely many times"
     if ratio >= 1:
         return f"No warm start was cheaper: the best, {best.name}, needs {ratio:.0%} of {baseline}'s tokens."
@@ -249,6 +256,10 @@ def sentence(arms: Sequence[Arm], baseline: str) -> str:
         f"Starting from an existing model ({best.name}) reaches the loss of {baseline} training "
         f"with {ratio:.0%} of the training tokens, {times} fewer."
     )
+
+
+def _finals(arms: Sequence[Arm], name: str) -> list[float]:
+    return next(arm for arm in arms if arm.name == name).final_bpb.per_seed
 
 
 def _extra(output: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from warmstart.evaluation.results import ComparisonResult
 from warmstart.foundation.settings import Settings
@@ -58,30 +57,3 @@ def run_demo(settings: DemoSettings) -> tuple[ComparisonResult, Path, float]:
     run_recipe(recipe, folder)
     result = ComparisonResult.model_validate_json((folder / "result.json").read_text())
     return result, folder, time.perf_counter() - started
-
-
-def summary(result: ComparisonResult, folder: Path, seconds: float) -> dict[str, Any]:
-    """The object that `warmstart demo --json` prints; its keys are a contract for other programs."""
-    arms = []
-    for arm in result.arms:
-        saving = next((s for s in arm.savings if s.axis == "tokens"), None)
-        baseline = arm.name == result.baseline
-        spent = arm.curves[0].points[-1].tokens
-        arms.append(
-            {
-                "name": arm.name,
-                "final_bpb": arm.final_bpb.mean,
-                "tokens_to_target": spent
-                if baseline
-                else saving.cost.mean
-                if saving and saving.cost
-                else None,
-                "ratio": 1.0 if baseline else saving.ratio.mean if saving and saving.ratio else None,
-            }
-        )
-    return {
-        "seconds": round(seconds, 1),
-        "report": str((folder / "report.html").absolute()),
-        "sentence": result.sentence,
-        "arms": arms,
-    }

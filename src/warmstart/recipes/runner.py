@@ -53,7 +53,7 @@ class Runner:
             self._log("step", name=name, type=kind, key=key, cached=True)
             return output
         label = name or kind
-        note(f"[bold]{label}[/bold] ({kind})")
+        note(f"[bold]{label}[/bold] ({kind})" if label != kind else f"[bold]{kind}[/bold]")
         with lock(folder, what=f"step {label!r}"):
             sweep(folder)
             started = time.perf_counter()
@@ -106,7 +106,7 @@ class Runner:
 
     def _content(self, text: str) -> str:
         path = Path(text)
-        if "/" not in text or "\n" in text or len(text) > 1024 or not path.exists():
+        if not text or "\n" in text or len(text) > 1024 or not path.exists():
             return text
         path = path.absolute()
         if self.cache in path.parents:  # another step: its folder's name is the hash of all it depends on

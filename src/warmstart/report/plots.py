@@ -150,7 +150,7 @@ def _savings_axis(
         found, colour = saving(arm, axis), colours[arm.name]
         marker = MARKERS[result.arms.index(arm) % len(MARKERS)]
         if not found or not found.reached or not found.ratio:
-            axes.text(0.02, y, "never reached it", va="center", fontsize=9, color=palette.muted)
+            axes.text(0.02, y, "not reached in every seed", va="center", fontsize=9, color=palette.muted)
             continue
         mean, low, high = found.ratio.mean, max(0.0, found.ratio.low), found.ratio.high
         axes.plot([0, mean], [y, y], color=colour, lw=7, alpha=0.22, solid_capstyle="butt")

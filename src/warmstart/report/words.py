@@ -23,7 +23,8 @@ def _digits(value: float, digits: int) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     rounded = float(f"{value:.{digits}g}")  # first, so that 0.9999 has as many digits as 1.00
-    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
+    text = f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def duration(seconds: float) -> str:
@@ -92,6 +93,20 @@ def baseline_arm(result: ComparisonResult) -> Arm | None:
     return next((arm for arm in result.arms if arm.name == result.baseline), None)
 
 
+def seeds_reached(result: ComparisonResult, arm: Arm) -> int:
+    """In how many seeds the arm came down to the final loss of the baseline with the same seed."""
+    base = baseline_arm(result)
+    finals = {curve.seed: curve.final for curve in base.curves} if base else {}
+    return sum(
+        any(p.bpb <= finals[curve.seed] for p in curve.points) for curve in arm.curves if curve.seed in finals
+    )
+
+
+def continuation(text: str, prompt: str) -> str:
+    """What a model wrote, without the prompt that it was given."""
+    return text[len(prompt) :] if prompt and text.startswith(prompt) else text
+
+
 def meaning(result: ComparisonResult) -> str:
     """What the numbers mean for someone who has not seen such a page before."""
     best, base = best_arm(result), baseline_arm(result)
@@ -104,9 +119,12 @@ def meaning(result: ComparisonResult) -> str:
     if math.isinf(share) or found is None or found.cost is None:
         gap = best.final_bpb.mean - base.final_bpb.mean
         side = "above" if gap > 0 else "below"
+        reached = seeds_reached(result, best)
+        some = f"; only {reached} of its {len(best.curves)} seeds came down to {base.name}'s final loss"
         text = (
             f"After the same {si(spent)} tokens, {base.name} stood at {target} and the closest other arm, "
-            f"{best.name}, {abs(gap):.2f} {side} it: here the reuse saved nothing that can be shown."
+            f"{best.name}, {abs(gap):.2f} {side} it{some if reached else ''}: the reuse saved nothing "
+            "that can be shown."
         )
     elif share <= 1:
         text = (

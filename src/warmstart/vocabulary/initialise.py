@@ -9,7 +9,7 @@ from warmstart.foundation.errors import UserError, nearest
 from warmstart.vocabulary.settings import InitialiseSettings
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from warmstart.checkpoint import Checkpoint
 
@@ -53,6 +53,8 @@ def initialise(settings: InitialiseSettings, out: Path, *, replace: bool = False
                 where="initialise",
                 fix="choose sizes that agree, such as a hidden_size that the heads divide",
             ) from error
+        if getattr(config, "scale_decoder_outputs", True) is False:
+            untie(model)
     lineage = Lineage.of(
         "initialise",
         settings,
@@ -62,6 +64,20 @@ def initialise(settings: InitialiseSettings, out: Path, *, replace: bool = False
         measured={"parameters": sum(p.numel() for p in model.parameters())},
     )
     return save_checkpoint(out, model, tokenizer, lineage=lineage, replace=replace)
+
+
+def untie(model: PreTrainedModel) -> None:
+    """Give a T5 v1.1 its own head rows, drawn as the family does: N(0, `initializer_factor`²).
+
+    The configuration class of transformers 5 always says tied (v1.1 is told by `scale_decoder_outputs`), and
+    a fresh model is; only a stored second matrix keeps a loaded one untied.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    fresh = torch.empty_like(head.weight).normal_(0.0, float(model.config.initializer_factor))
+    head.weight = torch.nn.Parameter(fresh)
+    getattr(model, "all_tied_weights_keys", {}).pop("lm_head.weight", None)
 
 
 def _config(

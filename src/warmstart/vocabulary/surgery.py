@@ -123,8 +123,10 @@ def translate_ids(
         ids = (getattr(target, f"{role}_token_id", None) for role in roles.get(value, ()))
         return next((index for index in ids if index is not None), None)
 
-    for table in (model.config, model.generation_config):
-        for key in [key for key in (table.to_dict() if table else {}) if key.endswith("_token_id")]:
+    for table in (model.config, getattr(model, "generation_config", None)):
+        if table is None:
+            continue
+        for key in [key for key in table.to_dict() if key.endswith("_token_id")]:
             value, role = getattr(table, key, None), key.removesuffix("_token_id")
             own = getattr(target, key, None)
             if role == "eos" and isinstance(value, list):

@@ -5,7 +5,7 @@ tau. A lower bound of either follows from *any* subset of the cosines, and only 
 each tile of cosines is first reduced to the maximum of every group of 32; the groups that stay below the
 bound are dropped unseen. On processors with bfloat16 arithmetic the tiles are computed in it; the rounding
 error of each vector is known, so the bound is lowered by twice the largest error possible and nothing is
-missed. What survives is computed again in float64, from unit vectors in float32. The result is therefore the same on every machine, and
+missed. What survives is computed again in float64. The result is therefore the same on every machine, and
 does not depend on tile sizes, threads or the arithmetic of the tiles.
 """
 

@@ -138,7 +138,7 @@ class Lattice:
 
     @classmethod
     def build(cls, edges: Edges, lengths: list[int]) -> Lattice:
-        """From edges as [`Substrings.edges`][warmstart.vocabulary.forge.lattice.Substrings.edges] finds them."""
+        """From the edges of [`Substrings.edges`][warmstart.vocabulary.forge.lattice.Substrings.edges]."""
         word, starts, stops, piece = (a.astype(np.int32) for a in edges)
         sizes = np.array(lengths, dtype=np.int32) + 1
         last = np.cumsum(sizes, dtype=np.int32) - 1

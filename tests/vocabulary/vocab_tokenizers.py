@@ -6,7 +6,6 @@ import json
 import random
 from functools import cache
 
-import pytest
 from transformers import PreTrainedTokenizerFast
 
 from warmstart.vocabulary.forge import TokenizerForge
@@ -17,7 +16,8 @@ from warmstart.vocabulary.settings import TokenizerSettings
 def sentences(seed: int = 0, count: int = 400) -> tuple[str, ...]:
     """English-looking sentences without apostrophes: Zipf-distributed words of common syllables."""
     rng = random.Random(seed)
-    syllables = "th er on an re he in ed nd ha at en es of or nt ea ti to it st io le is ou ar as de rt ve".split()
+    letters = "theronanreheinedndhaatenesofornteatitoitstioleisouarasdertve"
+    syllables = [letters[i : i + 2] for i in range(0, len(letters), 2)]
     words = ["".join(rng.choice(syllables) for _ in range(rng.randint(1, 4))) for _ in range(150)]
     weights = [1 / (rank + 1) for rank in range(len(words))]
     made = []
@@ -58,7 +58,10 @@ def llama_like(vocab_size: int = 600, seed: int = 0) -> PreTrainedTokenizerFast:
         "pre_tokenizer": None,
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "single": [
+                {"SpecialToken": {"id": "<s>", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
             "pair": [
                 {"SpecialToken": {"id": "<s>", "type_id": 0}},
                 {"Sequence": {"id": "A", "type_id": 0}},
@@ -102,7 +105,7 @@ def llama_like(vocab_size: int = 600, seed: int = 0) -> PreTrainedTokenizerFast:
 def gpt2_like(vocab_size: int = 420, seed: int = 0) -> PreTrainedTokenizerFast:
     """Byte-level BPE whose one special token has every role, as in GPT-2."""
     end = "<|endoftext|>"
-    roles = {role: end for role in ("bos", "eos", "pad", "unk", "mask")}
+    roles = dict.fromkeys(("bos", "eos", "pad", "unk", "mask"), end)
     tokenizer = forged("bpe", vocab_size, seed, special_tokens=roles)
     tokenizer.mask_token = tokenizer.pad_token = None
     return tokenizer
@@ -133,8 +136,3 @@ STYLES = {
     "wordpiece": lambda seed=0: plain("wordpiece", 300, seed),
     "t5": lambda seed=0: t5_like(300, seed),
 }
-
-
-@pytest.fixture(params=sorted(STYLES))
-def style(request: pytest.FixtureRequest) -> str:
-    return str(request.param)

@@ -1,4 +1,4 @@
-"""The letter cipher: another script, another numbering, but the same segmentation, so the true rows are known."""
+"""The letter cipher: another script and numbering, but the same segmentation, so the true rows are known."""
 
 from __future__ import annotations
 
