@@ -1,13 +1,14 @@
 """Rows of a new vocabulary by WECHSEL and FOCUS: warmstart against the packages `wechsel` and `deepfocus`.
 
-XLM-R scale, given vectors: 250,000 source rows of 768 dimensions, 50,000 target tokens. Measured is what lies between
-the token vectors and the finished rows: similarities, weights, mixtures, copies, fallback rows. Not measured is what
-both sides leave to tokenizers and to the training of vectors. The peers get tokenizers that are plain dictionaries,
-which is faster than real ones.
+XLM-R scale, given vectors: 250,000 source rows of 768 dimensions, 50,000 target tokens. Measured is what lies
+between the token vectors and the finished rows: similarities, weights, mixtures, copies, fallback rows. Not
+measured is what both sides leave to tokenizers and to the training of vectors. The peers get tokenizers that
+are plain dictionaries, which is faster than real ones.
 
-Each side runs in a process of its own with the same number of threads and the same files. The sides take turns, so that
-other work on the machine meets both alike; the table shows medians over the rounds. Memory is the process's peak, and
-what of it was added after the inputs had been loaded. The rows of both sides are compared at the end.
+Each side runs in a process of its own with the same number of threads and the same files. The sides take
+turns, so that other work on the machine meets both alike; the table shows medians over the rounds. Memory is
+the process's peak, and what of it was added after the inputs had been loaded. The rows of both sides are
+compared at the end, except those drawn at random.
 
     pip install 'warmstart[peers]'
     python benchmarks/rows_speed.py                    # minutes; --rounds 3 for medians
@@ -18,6 +19,7 @@ what of it was added after the inputs had been loaded. The rows of both sides ar
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -173,8 +175,7 @@ def _stand_in_for_fasttext() -> None:
     import types
 
     try:
-        import fasttext  # noqa: F401
-        import fasttext.util
+        importlib.import_module("fasttext.util")
     except ImportError:
         package, util, inner = (
             types.ModuleType(n) for n in ("fasttext", "fasttext.util", "fasttext.FastText")
@@ -241,6 +242,21 @@ def measure(method: str, folder: Path, options: argparse.Namespace) -> dict[str,
     }
 
 
+def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
+    seconds, peak, added = result["median"], result["peak_mib"], result["added_mib"]
+    return "\n".join(
+        (
+            f"{result['method']}: {options.source:,} x {WIDTH} source rows, {options.target:,} target tokens, "
+            f"{options.dim}-d vectors, {options.threads} threads, {options.rounds} rounds",
+            f"  seconds    ours {seconds['ours']:>8}   theirs {seconds['theirs']:>8}   ratio {result['ratio']}",
+            f"  peak MiB   ours {peak['ours']:>8}   theirs {peak['theirs']:>8}",
+            f"  added MiB  ours {added['ours']:>8}   theirs {added['theirs']:>8}",
+            f"  rows       {result['rows_compared']:,} compared, largest difference "
+            f"{result['max_difference']:.2g}, {result['rows_over_1e-5']} beyond 1e-5",
+        )
+    )
+
+
 def main() -> None:
     """Parse options, run, print."""
     parser = argparse.ArgumentParser(
@@ -271,17 +287,7 @@ def main() -> None:
             result = measure(method, Path(temporary), options)
             results.append(result)
             if not options.json:
-                print(
-                    f"{method}: {options.source:,} x {WIDTH} source rows, {options.target:,} target tokens, "
-                    f"{options.dim}-d vectors, {options.threads} threads, {options.rounds} rounds\n"
-                    f"  seconds   ours {result['median']['ours']:>8}   theirs {result['median']['theirs']:>8}   "
-                    f"ratio {result['ratio']}\n"
-                    f"  peak MiB  ours {result['peak_mib']['ours']:>8}   theirs {result['peak_mib']['theirs']:>8}   "
-                    f"(added to inputs: {result['added_mib']['ours']} and {result['added_mib']['theirs']})\n"
-                    f"  rows      largest difference {result['max_difference']:.2g} over {result['rows_compared']:,} "
-                    f"rows, {result['rows_over_1e-5']} rows beyond 1e-5",
-                    flush=True,
-                )
+                print(_table(result, options), flush=True)
     if options.json:
         print(json.dumps(results))
 

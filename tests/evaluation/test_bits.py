@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tiny_language_models import TEXT, TOKENIZERS, byte_tokenizer, model_for, tokenizer_for
+
 from warmstart.evaluation import bits_per_byte
 from warmstart.evaluation.bits import limited
 from warmstart.evaluation.passages import Causal, belonging, continuing, windows
@@ -133,7 +133,7 @@ def test_parts_add_up(family: str) -> None:
 
 
 def byte_model() -> tuple[Any, Any]:
-    """256 tokens, one per byte (the byte 0 also ends a text), and a head of zeros: every byte costs 8 bits."""
+    """256 tokens, one per byte (byte 0 also ends a text), and a head of zeros: every byte costs 8 bits."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

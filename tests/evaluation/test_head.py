@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_language_models import FAMILIES, model_for
 from torch.nn import functional as F
 
-from tiny_language_models import FAMILIES, model_for
 from warmstart.evaluation.head import head_of, token_losses
 
 VOCAB = 97

@@ -6,8 +6,8 @@ import re
 
 import pytest
 import torch
-
 from tiny_language_models import TEXT, model_for, tokenizer_for
+
 from warmstart.evaluation import generate_sample
 from warmstart.evaluation.machine import machine, matmul_gflops
 from warmstart.evaluation.words import word_spans

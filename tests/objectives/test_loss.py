@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from tiny_language_models import FAMILIES, TEXT, model_for, tokenizer_for
+
 from warmstart.objectives import LossModule, objectives
 
 OBJECTIVE = {"causal": "causal", "masked": "masked", "seq2seq": "span"}

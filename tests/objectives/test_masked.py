@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tiny_language_models import TEXT, TOKENIZERS, byte_tokenizer
+
 from warmstart.evaluation.words import word_spans
 from warmstart.foundation.errors import UserError
 from warmstart.objectives import objectives
@@ -66,7 +66,21 @@ def test_whole_words_only(kind: str) -> None:
     """On text without punctuation the words are the stretches between blanks; each is chosen whole or not."""
     tokenizer = tokenizer_of(kind)
     rng = np.random.default_rng(1)
-    plain = "the little river ran past old mill nobody asked sentence follows longer second".split()
+    plain = [
+        "the",
+        "little",
+        "river",
+        "ran",
+        "past",
+        "old",
+        "mill",
+        "nobody",
+        "asked",
+        "sentence",
+        "follows",
+        "longer",
+        "second",
+    ]
     ids = tokenizer(" " + " ".join(rng.choice(plain, 200)), add_special_tokens=False)["input_ids"][:240]
     batch = np.array(ids).reshape(2, 120)
     chosen = objective(kind).choose(batch, rng)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tiny_language_models import byte_tokenizer, unigram_tokenizer
+
 from warmstart.foundation.errors import UserError
 from warmstart.objectives import objectives
 from warmstart.objectives.span import Span, _partition

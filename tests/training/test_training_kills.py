@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import training_tiny as tiny
 
 

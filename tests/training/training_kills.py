@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-
 import training_tiny as tiny
+
 from warmstart.foundation import files
 from warmstart.training import state
 
@@ -64,7 +64,7 @@ def main() -> None:
     report = []
     for number in range(runs):
         folder, kills, status = home / f"run-{number}", 0, -1
-        for attempt in range(2):
+        for _ in range(2):
             inside = number % 2 == 1  # every other run dies inside a save
             pid = child(folder, rng.randrange(1, 60) if inside else None)
             if not inside:

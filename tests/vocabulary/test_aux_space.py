@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from aux_worlds import Texts, byte_bpe, english
 from gensim.models import FastText, KeyedVectors
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from warmstart.foundation.errors import UserError
 from warmstart.vocabulary.aux_space import (
@@ -274,3 +277,17 @@ def test_unknown_rows_stay_unknown_after_mapping() -> None:
     space = AuxSpace.of(["a", "b", "c"], [[1, 0], [0, 0], [0, 2]])
     result = align_spaces(space, space, [("a", "a"), ("c", "c")], centre=True)
     assert result.source.apply(space).known.tolist() == [True, False, True]
+
+
+def test_ids_that_no_token_uses_stay_unknown(corpus: Texts, tmp_path: Path) -> None:
+    """A vocabulary with a hole: the highest id lies above the number of tokens."""
+    tokenizer = byte_bpe(corpus.texts, 400)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    rare = max(state["model"]["vocab"], key=lambda token: state["model"]["vocab"][token])
+    state["model"]["vocab"][rare] += 5
+    holed = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), bos_token="<s>")
+    words = AuxSpace.of(["the", "method", "of"], np.eye(3), [3, 2, 1])
+    for space in (train_space(corpus, QUICK, holed, cache=tmp_path), subword_space(words, holed)):
+        assert len(space) == 405
+        assert not space.known[399:404].any()
+        assert space.known.any()

@@ -23,7 +23,7 @@ FAMILIES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     # name: (model type, task, tokenizer style, config)
     "llama": ("llama", "causal", "llama", _LLAMA),
     "mistral": ("mistral", "causal", "llama", _LLAMA | {"head_dim": 8}),
-    "qwen2": ("qwen2", "causal", "bpe", _LLAMA),
+    "qwen2": ("qwen2", "causal", "qwen", _LLAMA),
     "qwen3": ("qwen3", "causal", "bpe", _LLAMA | {"head_dim": 8}),
     "gpt2": ("gpt2", "causal", "gpt2", _GPT2 | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}),
     "gpt_neox": ("gpt_neox", "causal", "bpe", {**_SMALL, "max_position_embeddings": 64}),

@@ -111,6 +111,36 @@ def gpt2_like(vocab_size: int = 420, seed: int = 0) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+_QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+@cache
+def qwen_like(vocab_size: int = 420, seed: int = 0) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with NFC and the splitting pattern that transformers builds into Qwen2Tokenizer."""
+    from tokenizers import Tokenizer
+
+    end = "<|endoftext|>"
+    state = json.loads(gpt2_like().backend_tokenizer.to_str())
+    split = {"type": "Split", "pattern": {"Regex": _QWEN}, "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    state |= {
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+    }
+    seedling = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        model_input_names=["input_ids", "attention_mask"],
+        eos_token=end,
+        pad_token=end,
+        unk_token=end,
+    )
+    settings = TokenizerSettings(corpus="unused", like="seedling", vocab_size=vocab_size)
+    return TokenizerForge(settings, seedling).train(sentences(seed))
+
+
 @cache
 def t5_like(vocab_size: int = 300, seed: int = 0) -> PreTrainedTokenizerFast:
     """Unigram with pad, eos, unk in front, sentinels at the end, and `</s>` appended."""
@@ -131,6 +161,7 @@ def plain(kind: str, vocab_size: int = 420, seed: int = 0) -> PreTrainedTokenize
 STYLES = {
     "bpe": lambda seed=0: plain("bpe", 420, seed),
     "gpt2": lambda seed=0: gpt2_like(420, seed),
+    "qwen": lambda seed=0: qwen_like(420, seed),
     "llama": lambda seed=0: llama_like(600, seed),
     "unigram": lambda seed=0: plain("unigram", 300, seed),
     "wordpiece": lambda seed=0: plain("wordpiece", 300, seed),

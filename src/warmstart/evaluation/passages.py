@@ -140,8 +140,8 @@ def belonging(text: str, offsets: Sequence[Span], words: Sequence[Span]) -> tupl
     """Which tokens overlap one of `words` (in order, not overlapping), and how many words have no token.
 
     A token that reaches beyond a word (with its leading space, say) belongs to it as a whole. A token that is
-    only the space before a word belongs to the word too: elsewhere the space is in the word's first token, and
-    left to be seen it would tell that no such token follows.
+    only the space before a word belongs to the word too: elsewhere the space is in the word's first token,
+    and left to be seen it would tell that no such token follows.
     """
     starts = [begin for begin, _ in words]
     first = set(starts)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _SPACE, _LETTER, _MARK, _ALWAYS, _NEVER, _BLANK = range(6)
 """How a token begins or ends: blank; letter, digit or underscore; punctuation. It may also begin in a way
-that starts a word whatever stood before (after a blank, CJK, special) or never (inside a character), or be a single
-blank, to which the next word is joined."""
+that starts a word whatever stood before (after a blank, CJK, special) or never (inside a character), or be a
+single blank, to which the next word is joined."""
 
 
 @dataclass(frozen=True)

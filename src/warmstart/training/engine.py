@@ -150,14 +150,15 @@ class Engine:
     def _normalise(self, targets: Tensor) -> Tensor:
         """Divide gradients by the number of targets and clip them; returns their length before clipping."""
         grads = [p.grad for p in self._updated if p.grad is not None]
-        # DDP and FSDP2 have averaged over processes: multiply by their number to have the sum again.
-        factor = (self.world / targets.clamp(min=1)).float()
         norm = torch.nn.utils.get_total_norm(grads)
-        norm = (norm.full_tensor() if hasattr(norm, "full_tensor") else norm) * factor
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        # DDP and FSDP2 have averaged over processes: multiply by their number to have the sum again.
+        factor = (self.world / targets.clamp(min=1)).to(norm)
+        norm = norm * factor
         if self.settings.max_grad_norm is not None:
             factor = factor * (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        if self.sharded:
-            torch._foreach_mul_([g.to_local() for g in grads], factor)
+        if self.sharded or factor.dtype != torch.float32:
+            torch._foreach_mul_([g.to_local() if hasattr(g, "to_local") else g for g in grads], factor)
         else:  # the fused kernel divides while it updates, which saves a pass over all gradients
             inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)
             inner.grad_scale, inner.found_inf = 1 / factor, None

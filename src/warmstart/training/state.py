@@ -171,17 +171,17 @@ def _write(file: Path, data: Mapping[str, Any]) -> None:
 def _readable_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EFBIG:  # the quota of a process or file system
+    except Exception as error:  # safetensors raises its own type, with the system's text inside
+        limit = getattr(error, "errno", None) == errno.EFBIG or "os error 27" in str(error)
+        full = limit or (isinstance(error, UserError) and "full" in error.what)
+        if not full and not isinstance(error, UserError):
             raise
-        full = isinstance(error, OSError) or "full" in error.what
         what = "the disk is full while saving a checkpoint" if full else str(error)
         kept = next((path.name for path in _candidates(folder)), None)
         fix = f"{kept} is intact" if kept else "nothing was saved before"
         if full:
-            fix += ": free some space and give the same command to " + (
-                "continue from it" if kept else "start again"
-            )
+            again = "continue from it" if kept else "start again"
+            fix += f": free some space and give the same command to {again}"
         raise UserError(what, where=folder, fix=fix) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,7 @@ def initialise(settings: InitialiseSettings, out: Path, *, replace: bool = False
 
     from warmstart.checkpoint import Lineage, resolve, save_checkpoint
     from warmstart.checkpoint.architecture import auto_class, task_of
-    from warmstart.vocabulary.opening import open_tokenizer
+    from warmstart.vocabulary.opening import check_opening, open_tokenizer
     from warmstart.vocabulary.transplant import padded_size, tokenizer_digest
 
     tokenizer = open_tokenizer(settings.tokenizer, trust_remote_code=settings.trust_remote_code)
@@ -42,17 +44,12 @@ def initialise(settings: InitialiseSettings, out: Path, *, replace: bool = False
         parent = resolve(settings.like, trust_remote_code=settings.trust_remote_code)
     config = _config(settings, parent, tokenizer, padded_size(tokenizer, settings.pad_to_multiple_of))
     task = settings.task or (parent.task if parent else task_of(config.to_dict(), where="initialise"))
+    check_opening(config, tokenizer, settings.tokenizer)
     _check_memory(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
-        try:
+        with _sizes_agree(config.model_type):
             model = auto_class(task).from_config(config, dtype=torch.float32).eval()
-        except (ValueError, RuntimeError, KeyError, TypeError, AssertionError) as error:
-            raise UserError(
-                f"{config.model_type} cannot be made with these sizes: {str(error).splitlines()[0]}",
-                where="initialise",
-                fix="choose sizes that agree, such as a hidden_size that the heads divide",
-            ) from error
         if getattr(config, "scale_decoder_outputs", True) is False:
             untie(model)
     lineage = Lineage.of(
@@ -64,6 +61,22 @@ def initialise(settings: InitialiseSettings, out: Path, *, replace: bool = False
         measured={"parameters": sum(p.numel() for p in model.parameters())},
     )
     return save_checkpoint(out, model, tokenizer, lineage=lineage, replace=replace)
+
+
+@contextmanager
+def _sizes_agree(kind: str) -> Iterator[None]:
+    """Turn what the classes say about contradictory sizes into one sentence."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # the validators of the library raise types of their own
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"{kind} cannot be made with these sizes: {reason}",
+            where="initialise",
+            fix="choose sizes that agree, such as a hidden_size that the number of heads divides",
+        ) from error
 
 
 def untie(model: PreTrainedModel) -> None:
@@ -118,7 +131,8 @@ def _config(
     }
     old_pad = config.pad_token_id
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
-    made = AutoConfig.for_model(config.model_type, **{**kept, **wanted, **ids, "vocab_size": size})
+    with _sizes_agree(config.model_type):
+        made = AutoConfig.for_model(config.model_type, **{**kept, **wanted, **ids, "vocab_size": size})
     if made.model_type in ("t5", "mt5", "umt5"):
         made.decoder_start_token_id = ids["pad_token_id"]
     if made.model_type in _FROM_PADDING:

@@ -158,12 +158,12 @@ class RowMix:
         noise: Noise | NoiseKind | None = None,
         reference: np.ndarray | None = None,
         norm_match: np.ndarray | None = None,
-        block: int = 4096,
+        block: int = 1024,
     ) -> np.ndarray:
         """Fill a target matrix from a source matrix.
 
-        Sums run in float64 over blocks of target rows; only the source and the target ever exist whole.
-        Copied rows are bit-equal to their source.
+        Computed over blocks of target rows in the precision of `rows`: only the source and the target ever
+        exist whole. Copied rows are bit-equal to their source.
 
         Args:
             rows: Source rows `(V_source, d)`.
@@ -182,7 +182,8 @@ class RowMix:
                 f"the mix is for {self.weights.shape[1]} source rows, the matrix has {rows.shape[0]}"
             )
         noise = Noise(noise) if isinstance(noise, str) else (noise or self.noise)
-        mu, sd = moments(rows, reference)
+        drawn = self.fallback.any() or self.mean.any()
+        mu, sd = moments(rows, reference) if drawn else (np.zeros(0), np.zeros(0))
         out = np.empty((self.weights.shape[0], rows.shape[1]), dtype=rows.dtype)
         copied, mixed = self.copied, self.mixed
         ids = np.flatnonzero(copied)
@@ -192,12 +193,13 @@ class RowMix:
         ids = np.flatnonzero(mixed)
         for start in range(0, len(ids), block):
             part = ids[start : start + block]
-            out[part] = _product(self.weights[part], rows)
+            out[part] = self.weights[part].astype(rows.dtype) @ rows
         ids = np.flatnonzero(self.fallback)
         for start in range(0, len(ids), block):
             part = ids[start : start + block]
             out[part] = noise.draw(len(part), mu, sd, rng)
-        out[self.mean] = mu
+        if self.mean.any():
+            out[self.mean] = mu
         if norm_match is not None:
             self._match_norms(out, rows, np.asarray(norm_match), reference)
         return out
@@ -246,35 +248,22 @@ class RowMix:
         return result
 
 
-def _product(weights: csr_matrix, rows: np.ndarray) -> np.ndarray:
-    """`weights @ rows` in float64, gathering only the source rows that take part."""
-    columns, positions = np.unique(weights.indices, return_inverse=True)
-    if len(columns) * 2 > rows.shape[0] and rows.dtype == np.float64:
-        return weights @ rows
-    from scipy.sparse import csr_matrix
-
-    total = np.zeros((weights.shape[0], rows.shape[1]))
-    narrow = csr_matrix((weights.data, positions, weights.indptr), shape=(weights.shape[0], len(columns)))
-    step = max(1, (1 << 24) // max(1, rows.shape[1]))  # at most 128 MiB of gathered float64 rows
-    if len(columns) <= step:
-        return narrow.astype(np.float64) @ rows[columns].astype(np.float64)
-    wide = narrow.tocsc()
-    for start in range(0, len(columns), step):
-        part = slice(start, start + step)
-        total += wide[:, part].astype(np.float64) @ rows[columns[part]].astype(np.float64)
-    return total
-
-
 def moments(rows: np.ndarray, reference: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Per-dimension mean and deviation `(d,)` in float64, computed over blocks of rows."""
-    ids = np.arange(rows.shape[0]) if reference is None else np.asarray(reference)
-    blocks = [ids[start : start + 8192] for start in range(0, len(ids), 8192)]
-    mu = sum((rows[part].sum(axis=0, dtype=np.float64) for part in blocks), np.zeros(rows.shape[1]))
-    mu = mu / max(1, len(ids))
-    variance = np.zeros(rows.shape[1])
-    for part in blocks:
-        variance += np.square(rows[part] - mu).sum(axis=0)
-    return mu, np.sqrt(variance / max(1, len(ids)))
+    """Per-dimension mean and deviation `(d,)`, float64, over rows `reference` (sorted ids; default all)."""
+    count = rows.shape[0] if reference is None else len(reference)
+    whole = reference is None or (count and reference[-1] == reference[0] + count - 1)  # ids are sorted
+    start = 0 if reference is None or not count else int(reference[0])
+    total, squares = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+    # one pass; the shift keeps the difference of squares from cancelling
+    shift = rows[start : start + 1024].mean(axis=0) if count else total
+    for begin in range(0, count, 2048):
+        end = min(count, begin + 2048)
+        part = rows[start + begin : start + end] if whole else rows[reference[begin:end]]  # type: ignore[index]
+        moved = part - shift
+        total += moved.sum(axis=0, dtype=np.float64)
+        squares += np.square(moved).sum(axis=0, dtype=np.float64)
+    mean = total / max(1, count)
+    return shift + mean, np.sqrt(np.maximum(squares / max(1, count) - mean**2, 0.0))
 
 
 def row_norms(rows: np.ndarray) -> np.ndarray:

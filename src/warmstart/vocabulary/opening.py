@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from warmstart.foundation.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 USUAL_ROLES = {
     "<s>": ("bos", "cls"),
@@ -51,6 +51,44 @@ def open_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
         config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
         return tokens.load(path, config, trust_remote_code=trust_remote_code)
     return resolve(str(source), trust_remote_code=trust_remote_code).load_tokenizer()
+
+
+_PROBE = "The  quick brown\tfox, 12345 naïve Füße!\n 你好 «ёж» ﬁ 🙂 don't"
+
+
+def check_opening(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, where: object) -> None:
+    """Make sure that `AutoTokenizer` will open this tokenizer from a folder of this model, as it is.
+
+    transformers 5 opens the folders of some model types (qwen2 among them) with a class that keeps only the
+    vocabulary and builds its own normaliser and pre-tokeniser around it; another tokenizer would be cut
+    differently by everybody who opens the checkpoint, without a word.
+
+    Raises:
+        UserError: When the opened tokenizer is another one.
+    """
+    import tempfile
+
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as name:
+        config.save_pretrained(name)
+        tokenizer.save_pretrained(name)
+        try:
+            opened: Any = AutoTokenizer.from_pretrained(name)
+        except Exception:  # whatever the class dislikes about the vocabulary
+            opened = None
+    words = sorted(tokenizer.get_vocab())[:: max(1, len(tokenizer) // 500)]
+    probe = _PROBE + " " + " ".join(tokenizer.convert_tokens_to_string([word]) for word in words)
+    if opened is not None and opened.get_vocab() == tokenizer.get_vocab():
+        given, found = (t(probe, truncation=False)["input_ids"] for t in (tokenizer, opened))
+        if given == found:
+            return
+    raise UserError(
+        f"transformers opens every {config.model_type} folder with a tokenizer class of its own, which cuts "
+        "text in another way than this tokenizer",
+        where=where,
+        fix="train the tokenizer with `like` naming the source checkpoint",
+    )
 
 
 def bare_tokenizer(file: Path) -> PreTrainedTokenizerFast:

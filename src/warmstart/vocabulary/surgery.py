@@ -141,6 +141,20 @@ def translate_ids(
                 setattr(table, key, None)
 
 
+def move_padding(model: PreTrainedModel) -> None:
+    """Point the embedding's `padding_idx`, where it has one, at the new padding id."""
+    import torch
+
+    rows = model.get_input_embeddings().weight
+    for module in model.modules():
+        if (
+            isinstance(module, torch.nn.Embedding)
+            and module.weight is rows
+            and module.padding_idx is not None
+        ):
+            module.padding_idx = model.config.pad_token_id
+
+
 def shift_positions(model: PreTrainedModel, old_pad: int | None, new_pad: int | None, where: object) -> None:
     """Keep position embeddings in place where positions are counted from the padding id (RoBERTa).
 
@@ -170,7 +184,6 @@ def shift_positions(model: PreTrainedModel, old_pad: int | None, new_pad: int | 
         fresh[new_pad + 1 :] = old.detach()[old_pad + 1 :]
         table.weight = torch.nn.Parameter(fresh.clone())
         table.num_embeddings, table.padding_idx, module.padding_idx = count, new_pad, new_pad
-        module.word_embeddings.padding_idx = new_pad
         if getattr(module, "position_ids", None) is not None:
             module.position_ids = torch.arange(count).expand((1, -1))
         if getattr(module, "token_type_ids", None) is not None:

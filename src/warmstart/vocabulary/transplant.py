@@ -52,9 +52,10 @@ def transplant(
         UserError: For unusable input, or when the new model would not fit into memory.
     """
     from warmstart.checkpoint import Lineage, resolve, save_checkpoint
-    from warmstart.vocabulary.opening import open_tokenizer
+    from warmstart.vocabulary.opening import check_opening, open_tokenizer
     from warmstart.vocabulary.surgery import (
         as_rows,
+        move_padding,
         replace_vocabulary,
         shift_positions,
         translate_ids,
@@ -90,6 +91,8 @@ def transplant(
     pad = model.config.pad_token_id
     replace_vocabulary(model, fill, lambda bias: mix.apply_bias(bias, reference=reference))
     translate_ids(model, source, target)
+    move_padding(model)
+    check_opening(model.config, target, settings.tokenizer)
     shift_positions(model, pad, own_pad(target), settings.tokenizer)
     measured |= describe(context.vocab)
     measured["seconds"] = round(time.perf_counter() - started, 3)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 CLASSES = frozenset(
     f"{name}RMSNorm" for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "Mixtral", "Phi3", "SmolLM3")
 )
-"""Layers with exactly `weight * (x * rsqrt(mean(x^2) + eps)).to(x.dtype)`; others (Gemma's `1 + weight`) stay."""
+"""Layers with exactly `weight * (x * rsqrt(mean(x^2) + eps)).to(x.dtype)`; Gemma's `1 + weight` is not."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

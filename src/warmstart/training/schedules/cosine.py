@@ -12,6 +12,6 @@ from warmstart.training.schedule import after, rise, schedules
     tags=("schedule", "decays"),
 )
 def cosine(progress: float, *, warmup: float, decay: float, floor: float) -> float:
-    """Rises linearly over `warmup`, then falls as half a cosine to `floor`; no restarts, `decay` is unused."""
+    """Rises linearly over `warmup`, then falls as half a cosine to `floor`, without restarts."""
     fall = 0.5 * (1 + math.cos(math.pi * after(progress, warmup)))
     return rise(progress, warmup) * (floor + (1 - floor) * fall)

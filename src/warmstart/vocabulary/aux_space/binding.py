@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from warmstart.foundation.errors import UserError
-from warmstart.vocabulary.aux_space.compose import Composition, subword_space
+from warmstart.vocabulary.aux_space.compose import Composition, subword_space, token_strings
 from warmstart.vocabulary.aux_space.formats import load_vectors
 from warmstart.vocabulary.aux_space.space import AuxSpace
 from warmstart.vocabulary.aux_space.train import StaticSettings, tokenizer_fingerprint, train_space
@@ -52,7 +52,7 @@ def target_token_space(
     if file is None and training.level == "token":
         space = train_space(context.need("corpus", method), training, tokenizer)
     else:
-        space = _given(file) if file else train_space(context.need("corpus", method), training)
+        space = load_vectors(file) if file else train_space(context.need("corpus", method), training)
         space = _per_token(space, tokenizer) or subword_space(space, tokenizer, compose=compose)
     if not space.known.any():
         raise UserError("no token of the new tokenizer has a vector", where=file or "corpus")
@@ -78,7 +78,7 @@ def word_space(
     if key not in context.aux:
         if file is None and corpus is None:
             context.need(name, method)
-        context.aux[key] = _given(file) if file else train_space(corpus, training)
+        context.aux[key] = load_vectors(file) if file else train_space(corpus, training)
     space: AuxSpace = context.aux[key]
     return space
 
@@ -102,10 +102,6 @@ class _Sentences:
         return (Document(text, f"parallel:{i}") for i, text in enumerate(self._texts) if text.strip())
 
 
-def _given(file: str) -> AuxSpace:
-    return load_vectors(file)
-
-
 def _identity(corpus: Any) -> str | None:
     return None if corpus is None else corpus.fingerprint
 
@@ -114,8 +110,7 @@ def _per_token(space: AuxSpace, tokenizer: Any) -> AuxSpace | None:
     """Vectors whose names are this tokenizer's raw token strings, by token id; None where they are words."""
     import numpy as np
 
-    size = len(tokenizer)
-    names = [s or f"<unused {i}>" for i, s in enumerate(tokenizer.convert_ids_to_tokens(list(range(size))))]
+    names = token_strings(tokenizer)
     rows = np.array([space.index.get(name, -1) for name in names])
     # a token file knows (nearly) every token it has counted; a word file knows few marked pieces
     marked = np.array([name[:1] in "Ġ▁" or name.startswith("##") for name in names])
@@ -123,6 +118,5 @@ def _per_token(space: AuxSpace, tokenizer: Any) -> AuxSpace | None:
     if not enough:
         return None
     vectors = np.where((rows >= 0)[:, None], space.vectors[rows], 0).astype(np.float32)
-    special = [i for i in tokenizer.all_special_ids if i < size]
-    vectors[special] = 0
+    vectors[tokenizer.all_special_ids] = 0
     return AuxSpace.of(names, vectors, np.where(rows >= 0, space.counts[rows], 0))

@@ -44,9 +44,8 @@ def subword_space(
     Raises:
         UserError: `ngrams` with vectors that have none.
     """
-    size = len(tokenizer)
-    strings = tokenizer.convert_ids_to_tokens(list(range(size)))
-    names = [s if isinstance(s, str) else f"<unused {i}>" for i, s in enumerate(strings)]
+    names = token_strings(tokenizer)
+    size = len(names)
     vectors, counts = np.zeros((size, words.dim), dtype=np.float32), np.ones(size, dtype=np.int64)
     if compose != "ngrams":
         vectors, counts = _from_words(words, tokenizer, size, weighted, max_words)
@@ -55,6 +54,12 @@ def subword_space(
         known = finer.any(axis=1)
         vectors[known] = finer[known]
     return AuxSpace.of(names, vectors, counts)
+
+
+def token_strings(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Raw strings of all ids up to the highest; ids that no token uses get a name of their own."""
+    by_id = {index: string for string, index in tokenizer.get_vocab().items()}
+    return [by_id.get(index, f"<unused {index}>") for index in range(max(by_id, default=-1) + 1)]
 
 
 def _from_ngrams(words: AuxSpace, tokenizer: PreTrainedTokenizerFast, size: int) -> np.ndarray:

@@ -11,15 +11,18 @@ does not depend on tile sizes, threads or the arithmetic of the tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from torch import Tensor
+
+R = TypeVar("R")
 
 QUERY_TILE = 1024
 KEY_TILE = 4096
@@ -46,14 +49,15 @@ def nearest_by_cosine(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np
     cosines = np.empty((len(queries), k))
     if k == 0:
         return indices, cosines
-    for start, row, column, cosine in _candidates(queries, keys, _kth(k), keep=k):
+
+    def choose(start: int, row: np.ndarray, column: np.ndarray, cosine: np.ndarray) -> None:
         order = np.lexsort((column, -cosine, row))
-        row = row[order]
         counts = np.bincount(row)
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        chosen = order[first[:, None] + np.arange(k)]
+        chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
         stop = start + len(counts)
         indices[start:stop], cosines[start:stop] = column[chosen], cosine[chosen]
+
+    _search(queries, keys, _kth(k), choose, keep=k)
     return indices, cosines
 
 
@@ -75,15 +79,16 @@ def sparsemax_by_cosine(queries: np.ndarray, keys: np.ndarray, scale: float = 1.
 
     if len(keys) == 0 or scale <= 0:
         raise ValueError("sparsemax needs at least one key and a positive scale")
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for start, row, column, cosine in _candidates(queries, keys, _tau_bound(1.0 / scale), keep=_BEST):
+
+    def weigh(start: int, row: np.ndarray, column: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, ...]:
         weight = _ragged_sparsemax(row, cosine * scale)
         used = weight > 0
-        parts.append((row[used] + start, column[used], weight[used]))
-    rows, columns, weights = (
-        np.concatenate(column) if parts else np.empty(0)
-        for column in (zip(*parts) if parts else ((), (), ()))
-    )
+        return row[used] + start, column[used], weight[used]
+
+    parts = _search(queries, keys, _tau_bound(1.0 / scale), weigh, keep=_BEST)
+    if not parts:
+        return csr_matrix((len(queries), len(keys)))
+    rows, columns, weights = (np.concatenate(part) for part in zip(*parts))
     matrix = csr_matrix((weights, (rows, columns)), shape=(len(queries), len(keys)))
     matrix.sort_indices()
     return matrix
@@ -166,45 +171,75 @@ class _Side:
         return cls(exact, tile, error, norm)
 
 
-def _candidates(
-    queries: np.ndarray, keys: np.ndarray, bound: Callable[[Tensor], Tensor], *, keep: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Per tile of queries: its start; row in the tile, key and exact cosine of all pairs that may count."""
+def _search(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    bound: Callable[[Tensor], Tensor],
+    finish: Callable[[int, np.ndarray, np.ndarray, np.ndarray], R],
+    *,
+    keep: int,
+) -> list[R]:
+    """Find all pairs that may count, and hand those of each tile of queries to `finish`.
+
+    `finish` gets the tile's first query, and for each pair the row within the tile, the key and the exact
+    cosine, sorted by row and key. Tiles run in as many threads as torch has, one thread each: the single
+    operations are too short to be divided, above all on a busy machine.
+    """
     import torch
 
     if queries.shape[1:] != keys.shape[1:]:
         raise ValueError(f"queries have {queries.shape[1:]} dimensions, keys {keys.shape[1:]}")
     half = len(keys) >= KEY_TILE and has_bfloat16()
     query_side, key_side = _Side.of(queries, half=half), _Side.of(keys, half=half)
-    dimension = queries.shape[1]
     # |a'b' - ab| <= |a'-a| |b'| + |a| |b'-b|; then the product itself is rounded
-    rounding = dimension * 2.0**-23 + (2.0**-8 if half else 0.0) * query_side.norm * key_side.norm
-    with torch.inference_mode():
-        for start in range(0, len(queries), QUERY_TILE):
-            rows = slice(start, min(start + QUERY_TILE, len(queries)))
-            tile = query_side.tile[rows]
-            error_q = torch.from_numpy(query_side.error[rows]).float()
-            slack = 2.0 * (error_q * key_side.norm + float(key_side.error.max(initial=0.0)) + rounding)
-            lowest = torch.full((len(tile),), -4.0)
-            found: list[tuple[Tensor, Tensor, Tensor]] = []
-            pool: list[Tensor] = []
-            for number, left in enumerate(range(0, len(keys), KEY_TILE), start=1):
-                groups, width = _grouped(tile @ key_side.tile[left : left + KEY_TILE].T)
-                maxima = groups.amax(1).float()
-                pool.append(maxima)
-                if number & (number - 1) == 0:  # at tiles 1, 2, 4, 8 ...: the bound costs a sort of the pool
-                    joined = torch.cat(pool, dim=1)
-                    pool = [joined.topk(min(keep, joined.shape[1]), dim=1).values]
-                    lowest = torch.maximum(lowest, bound(pool[0]))
-                row, column, value = _above(groups, maxima, lowest - slack, width)
-                found.append((row, column + left, value))
-            joined = torch.cat(pool, dim=1)
-            lowest = torch.maximum(lowest, bound(joined.topk(min(keep, joined.shape[1]), dim=1).values))
-            row, column, value = (torch.cat(item) for item in zip(*found))
-            may = value >= (lowest - slack)[row]
-            key = (row[may] * len(keys) + column[may]).sort().values.numpy()
-            r, c = key // len(keys), key % len(keys)
-            yield start, r, c, _cosines(query_side.exact[rows], key_side.exact, r, c)
+    rounding = queries.shape[1] * 2.0**-23 + (2.0**-8 if half else 0.0) * query_side.norm * key_side.norm
+
+    @torch.inference_mode()
+    def tile(start: int) -> R:
+        rows = slice(start, min(start + QUERY_TILE, len(queries)))
+        error = torch.from_numpy(query_side.error[rows]).float() * key_side.norm
+        slack = 2.0 * (error + float(key_side.error.max(initial=0.0)) + rounding)
+        row, column = _candidates(query_side.tile[rows], key_side.tile, slack, bound, keep)
+        return finish(start, row, column, _cosines(query_side.exact[rows], key_side.exact, row, column))
+
+    starts, threads = range(0, len(queries), QUERY_TILE), torch.get_num_threads()
+    if threads == 1 or len(starts) == 1:
+        return [tile(start) for start in starts]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(tile, starts))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _candidates(
+    queries: Tensor, keys: Tensor, slack: Tensor, bound: Callable[[Tensor], Tensor], keep: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row and key of all pairs at most `slack` below the bound, sorted."""
+    import torch
+
+    lowest = torch.full((len(queries),), -4.0)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    pool: list[Tensor] = []
+
+    def raised() -> Tensor:
+        joined = torch.cat(pool, dim=1)
+        pool[:] = [joined.topk(min(keep, joined.shape[1]), dim=1).values]
+        return torch.maximum(lowest, bound(pool[0]))
+
+    for number, left in enumerate(range(0, len(keys), KEY_TILE), start=1):
+        groups, width = _grouped(queries @ keys[left : left + KEY_TILE].T)
+        maxima = groups.amax(1).float()
+        pool.append(maxima)
+        if number & (number - 1) == 0:  # at tiles 1, 2, 4, 8 ...: raising the bound costs a sort of the pool
+            lowest = raised()
+        row, column, value = _above(groups, maxima, lowest - slack, width)
+        found.append((row, column + left, value))
+    limit = raised() - slack
+    row, column, value = (torch.cat(item) for item in zip(*found))
+    may = value >= limit[row]
+    pair = (row[may] * len(keys) + column[may]).sort().values.numpy()
+    return pair // len(keys), pair % len(keys)
 
 
 def _grouped(product: Tensor) -> tuple[Tensor, int]:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import cache_home
 from warmstart.foundation.settings import Settings, digest
+from warmstart.vocabulary.aux_space.compose import token_strings
 from warmstart.vocabulary.aux_space.space import AuxSpace, NgramTable
 
 if TYPE_CHECKING:
@@ -252,8 +253,7 @@ def _by_token(vectors: Any, names: list[str], tokenizer: Any) -> AuxSpace:
             matrix[token] = vectors.vectors[vectors.key_to_index[name]]
             counts[token] = vectors.get_vecattr(name, "count")
     matrix[tokenizer.all_special_ids] = 0.0
-    raw = tokenizer.convert_ids_to_tokens(list(range(len(names))))
-    return AuxSpace.of((s or f"<unused {i}>" for i, s in enumerate(raw)), matrix, counts)
+    return AuxSpace.of(token_strings(tokenizer), matrix, counts)
 
 
 def _write(path: Path, space: AuxSpace) -> None:

@@ -86,6 +86,8 @@ class Substrings:
                 going = room[here] >= length
                 ids, here = ids[going], here[going]
                 table = self._keys[length - 2]
+                if not len(table):
+                    break
                 keys = ids * len(self.characters) + codes[here + length - 1]
                 place = np.searchsorted(table, keys)
                 known = (place < len(table)) & (table[np.minimum(place, len(table) - 1)] == keys)

@@ -72,7 +72,9 @@ def _from_kind(settings: TokenizerSettings) -> Skeleton:
     usual = dict(_SQUARE if kind == "wordpiece" else _ANGLED)
     roles = usual | settings.special_tokens
     front = [_added(content) for content in dict.fromkeys(roles.values()) if content != roles["mask"]]
-    mask = _added(roles["mask"], lstrip=kind != "wordpiece")  # as RoBERTa: the mask takes the space before it
+    alone = list(roles.values()).count(roles["mask"]) == 1
+    # as in RoBERTa, the mask takes the space before it
+    mask = _added(roles["mask"], lstrip=alone and kind != "wordpiece")
     back = [] if kind == "wordpiece" else [mask]
     front += [mask] if kind == "wordpiece" else []
     options: dict[str, Any] = {f"{role}_token": content for role, content in roles.items()}

@@ -38,6 +38,8 @@ def train_unigram(
         max_piece_length: Longest piece in characters.
     """
     strings, counts = _settled(words)
+    if not strings:
+        return []
     trie = Substrings(strings, counts, max_piece_length)
     characters = len(trie.characters)
     chosen = trie.choose(SEEDS_PER_TOKEN * vocab_size)
