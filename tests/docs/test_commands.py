@@ -68,11 +68,26 @@ def name_of(words: list[str]) -> str:
     return "-".join(words[1:3]) if words[1] == "vocab" else words[1]
 
 
+def make_model(folder: Path, texts: Path) -> None:
+    """A small untrained decoder with a tokenizer of its own."""
+    from warmstart.vocabulary.forge import forge
+    from warmstart.vocabulary.initialise import initialise
+    from warmstart.vocabulary.settings import InitialiseSettings, TokenizerSettings
+
+    tokenizer = folder.parent / f"{folder.name}-tokenizer"
+    forge(TokenizerSettings.parse({"corpus": str(texts), "vocab_size": 500}), tokenizer)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    settings = {"tokenizer": str(tokenizer), "config": {"model_type": "llama", **sizes}}
+    initialise(InitialiseSettings.parse(settings), folder)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda p: p.stem)
 def test_every_command_runs(page: Path, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    make_texts(tmp_path / "texts")
+    make_model(tmp_path / "tiny-en", tmp_path / "texts")  # a folder wins over the source of that name
     binary = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{binary}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
     extra: dict[str, list[str]] = {}
@@ -91,16 +106,9 @@ def test_every_command_runs(page: Path, tmp_path: Path) -> None:
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from warmstart.vocabulary.forge import forge
-    from warmstart.vocabulary.settings import InitialiseSettings, TokenizerSettings
-    from warmstart.vocabulary.transplant import initialise
-
     monkeypatch.chdir(tmp_path)
     make_texts(tmp_path / "my-texts")
-    forge(TokenizerSettings.parse({"corpus": "my-texts", "vocab_size": 500}), tmp_path / "tokenizer")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    settings = {"tokenizer": "tokenizer", "config": {"model_type": "llama", **sizes}}
-    initialise(InitialiseSettings.parse(settings), tmp_path / "my-source")
+    make_model(tmp_path / "my-source", tmp_path / "my-texts")
     found = blocks(ROOT / "docs" / "guide" / "python.md", "python")
     assert found
     for _, body in found:

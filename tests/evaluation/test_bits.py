@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_language_models import TEXT, TOKENIZERS, byte_tokenizer, model_for, tokenizer_for
+from tiny_language_models import TEXT, TOKENIZERS, byte_tokenizer, model_for, tokenizer_for, unigram_tokenizer
 
 from warmstart.evaluation import bits_per_byte
 from warmstart.evaluation.bits import limited
-from warmstart.evaluation.passages import Causal, belonging, continuing, windows
+from warmstart.evaluation.passages import Causal, belonging, continuing, runs, windows
 from warmstart.evaluation.special import sentinels, start_token, surrounding
 from warmstart.evaluation.words import chosen_words, word_spans
 from warmstart.foundation.errors import UserError
@@ -169,12 +169,34 @@ def test_windows_count_each_word_once_whatever_the_context() -> None:
     assert measure("bert", context_length=6).tokens == measure("bert", context_length=40).tokens
 
 
-def test_more_spans_than_sentinels_are_passed_twice() -> None:
-    text = "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 2
-    tokenizer = tokenizer_for("t5")
-    found = measure("t5", [text], context_length=400, mask_fraction=0.9)
-    assert found.bytes == math.ceil(0.9 * 52)
-    assert found.tokens > len(sentinels(tokenizer))
+def test_more_spans_than_sentinels_are_passed_again() -> None:
+    """With 5 sentinels instead of 60 the same words are measured, with one more end per further pass."""
+    text = "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 3
+    found = {}
+    for count in (5, 60):
+        tokenizer = unigram_tokenizer(sentinels=count)
+        found[count] = bits_per_byte(
+            model_for("t5", len(tokenizer)),
+            tokenizer,
+            [text],
+            task="seq2seq",
+            context_length=400,
+            mask_fraction=0.3,
+        )
+    assert found[5].bytes == found[60].bytes == math.ceil(0.3 * 78)
+    places = unigram_tokenizer()(text, add_special_tokens=False, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    spans = runs(belonging(text, places, chosen_words(text, fraction=0.3))[0])
+    assert len(spans) > 10
+    assert found[5].tokens - found[60].tokens == math.ceil(len(spans) / 5) - 1
+
+
+def test_the_draw_depends_on_the_text() -> None:
+    """Otherwise every document of ten words would be asked for the same places."""
+    texts = [" ".join(f"word{i}" for i in range(k, k + 10)) for k in range(30)]
+    drawn = {tuple((a // 6) for a, _ in chosen_words(text, fraction=0.3)) for text in texts}
+    assert len(drawn) > 15
 
 
 def test_context_is_limited_by_the_model() -> None:

@@ -56,6 +56,16 @@ def test_known_transformations_are_recognised() -> None:
     assert head_of(model_for("granite", VOCAB), inputs).scale == 0.25
 
 
+@pytest.mark.parametrize("family", ["cohere", "granite", "gemma2"])
+def test_transformed_heads_with_a_bias(family: str) -> None:
+    model = model_for(family, VOCAB, tied=False)
+    model.set_output_embeddings(torch.nn.Linear(32, VOCAB, bias=True, dtype=torch.float64))
+    inputs, targets = batch("causal")
+    total, _ = token_losses(model, inputs, targets)
+    torch.testing.assert_close(total, reference(model, inputs, targets)[0], rtol=1e-10, atol=1e-10)
+    assert head_of(model, inputs).linear is not None
+
+
 def test_a_head_of_zeros_hides_no_transformation() -> None:
     model = model_for("gemma2", VOCAB)
     model.get_output_embeddings().weight.data.zero_()

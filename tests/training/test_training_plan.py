@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import training_tiny as tiny
 
+from warmstart.checkpoint import Lineage, resolve
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.events import EventLog
-from warmstart.training import TrainSettings, schedules
+from warmstart.training import TrainSettings
 from warmstart.training.plan import Plan
+from warmstart.training.schedule import schedules
 
 
 def plan(**options: object) -> Plan:
@@ -123,7 +125,12 @@ def test_checkpoint_opens_with_plain_transformers(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = tiny.llama()
-    result = tiny.run(tmp_path / "a", model=model)
+    lineage = Lineage.of("train", {"max_steps": 12}, parents=[], data={"blocks": "abc"})
+    result = tiny.train(
+        model, tiny.byte_tokenizer(), tiny.ArrayBlocks(), tiny.settings(), tmp_path / "a", lineage=lineage
+    )
+    found = resolve(result.checkpoint)
+    assert found.task == "causal" and found.lineage == lineage
     loaded = AutoModelForCausalLM.from_pretrained(result.checkpoint)
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
     assert AutoTokenizer.from_pretrained(result.checkpoint)("ab")["input_ids"]

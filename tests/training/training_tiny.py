@@ -73,7 +73,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def llama(*, dropout: float = 0.0, tied: bool = True, seed: int = 0, kv_heads: int = 2) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=256,
+        vocab_size=len(byte_tokenizer()),
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,

@@ -71,19 +71,19 @@ def test_nearest_equals_brute_force(seed: int, queries: int, keys: int, k: int) 
     assert all(len(set(row)) == k for row in index.tolist())
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("small", [False, True])
 def test_many_tiles_equal_brute_force_and_do_not_depend_on_the_arithmetic(
-    half: bool, monkeypatch: pytest.MonkeyPatch
+    small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     q, t = vectors(1500, 24, 0), vectors(21_003, 24, 1)  # several tiles both ways, the last one ragged
-    monkeypatch.setattr(neighbours, "has_bfloat16", lambda: half)
+    monkeypatch.setattr(neighbours, "has_int8", lambda: small)
     index, cosine = nearest_by_cosine(q, t, 10)
     exact = cosines(q, t)
     np.testing.assert_allclose(cosine, -np.sort(-exact, axis=1)[:, :10], atol=1e-6)
     mix = sparsemax_by_cosine(q[:300], t)
     np.testing.assert_allclose(mix.toarray(), sparsemax(exact[:300]), atol=3e-6)
 
-    monkeypatch.setattr(neighbours, "has_bfloat16", lambda: not half)
+    monkeypatch.setattr(neighbours, "has_int8", lambda: not small)
     monkeypatch.setattr(neighbours, "KEY_TILE", 5000)
     other = nearest_by_cosine(q, t, 10)
     assert np.array_equal(index, other[0])

@@ -110,7 +110,7 @@ class Masked(Objective):
         taken = (np.cumsum(ordered, axis=1) - ordered / 2 <= budget) & (ordered > 0)
         fits = np.zeros((rows, length), dtype=bool)
         np.put_along_axis(fits, order, taken, axis=1)
-        chosen = np.take_along_axis(fits, word, axis=1) & ~special
+        chosen = np.take_along_axis(fits, word, axis=1)
         key = np.where(special, 2.0, rng.random((rows, length)))
         rank = np.argsort(np.argsort(key, axis=1, kind="stable"), axis=1, kind="stable")
         single = (rank < np.maximum(1, np.rint(budget))) & ~special

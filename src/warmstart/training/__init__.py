@@ -10,14 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from warmstart.training.interrupt import Interrupted
-from warmstart.training.schedule import schedules
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from warmstart.training.loop import train
     from warmstart.training.result import TrainResult
 
-__all__ = ["Interrupted", "TrainResult", "TrainSettings", "schedules", "train"]
+__all__ = ["Interrupted", "TrainResult", "TrainSettings", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -55,7 +55,7 @@ def train(
         run_dir: Folder of this run alone; another process that works on it is an error.
         evaluate: Bits per byte of held-out text under the model it is given. Called before the first step,
             after the last, and at the evaluation points; its time and its random numbers do not count.
-        lineage: Written to each checkpoint as `warmstart.json`.
+        lineage: `checkpoint.Lineage` of the result, written to each checkpoint.
         resume: Continue from the newest whole checkpoint in `run_dir`; without it, one that exists is an
             error.
 

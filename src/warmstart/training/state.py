@@ -28,6 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from warmstart.checkpoint.lineage import FORMAT, RECORD
 from warmstart.evaluation.curves import CurvePoint
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder, sha256
@@ -157,7 +158,7 @@ def save_state(
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
         if lineage is not None:
-            _write(temporary / "warmstart.json", dict(lineage))
+            _write(temporary / RECORD, {"format": FORMAT, "lineage": dict(lineage)})
         files = {f.name: [f.stat().st_size, sha256(f)] for f in sorted(temporary.iterdir()) if f.is_file()}
         _write(temporary / _STATE, {"files": files, **state.to_json()})
     return path

@@ -184,18 +184,19 @@ class Decomposer:
 
 
 class _PlainEncoding:
-    """Truncation and padding off inside the block, as they were after it."""
+    """No truncation, no padding, and `<s>` in a text is three characters; as it was after the block."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
 
     def __enter__(self) -> None:
-        self._state = self._backend.truncation, self._backend.padding
+        self._state = self._backend.truncation, self._backend.padding, self._backend.encode_special_tokens
+        self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
 
     def __exit__(self, *_: object) -> None:
-        truncation, padding = self._state
+        truncation, padding, self._backend.encode_special_tokens = self._state
         if truncation:
             self._backend.enable_truncation(**truncation)
         if padding:

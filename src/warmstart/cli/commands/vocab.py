@@ -23,8 +23,9 @@ command.add_command(
     operation_command(
         "tokenizer",
         name="train",
-        help="Train a tokenizer on text, in the manner of another one with --like.\n\n"
-        "\b\nExample: warmstart vocab train --corpus multi30k/de --like gpt2 --vocab-size 8000 -o tok-de",
+        arguments=("corpus",),
+        help="Train a tokenizer on CORPUS (file, folder, named set or hub id), in the manner of another one with --like.\n\n"
+        "\b\nExample: warmstart vocab train multi30k/de --like gpt2 --vocab-size 8000 -o tok-de",
     )
 )
 

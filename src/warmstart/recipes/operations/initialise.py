@@ -12,6 +12,6 @@ from warmstart.vocabulary.settings import InitialiseSettings
 @operations.register("initialise", settings=InitialiseSettings)
 def initialise_step(settings: InitialiseSettings, folder: Path, runner: Runner) -> None:
     """Make a model with random weights for a tokenizer, of given sizes or like another checkpoint."""
-    from warmstart.vocabulary.transplant import initialise
+    from warmstart.vocabulary.initialise import initialise
 
     initialise(settings, folder / "output")
