@@ -6,7 +6,8 @@ measured is what both sides leave to tokenizers and to the training of vectors. 
 are plain dictionaries, which is faster than real ones.
 
 Each side runs in a process of its own with the same number of threads and the same files. The sides take
-turns, so that other work on the machine meets both alike; the table shows medians over the rounds. Memory is
+turns, so that other work on the machine meets both alike; the table shows medians over the rounds. CPU seconds tell what
+is left of the ratio when the machine is so busy that threads wait. Memory is
 the process's peak, and what of it was added after the inputs had been loaded. The rows of both sides are
 compared at the end, except those drawn at random.
 
@@ -150,11 +151,15 @@ def work(side: str, method: str, folder: Path) -> None:
     _import(side, method)
     before = _peak()
     for _ in sys.stdin:
-        begin = time.perf_counter()
+        begin, worked = time.perf_counter(), time.process_time()
         rows = (ours if side == "ours" else theirs)(method, data)
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - worked
         np.save(folder / f"result-{side}.npy", rows)
-        print(json.dumps({"seconds": seconds, "peak": _peak(), "before": before}), file=results, flush=True)
+        print(
+            json.dumps({"seconds": seconds, "cpu": cpu, "peak": _peak(), "before": before}),
+            file=results,
+            flush=True,
+        )
 
 
 def _import(side: str, method: str) -> None:
@@ -228,12 +233,18 @@ def measure(method: str, folder: Path, options: argparse.Namespace) -> dict[str,
     if method == "focus":
         compared[np.load(folder / "pairs.npy")[:, 0]] = True
     gap = np.abs(a[compared] - b[compared]).max(axis=1)
-    seconds = {side: statistics.median(run["seconds"] for run in runs[side]) for side in runs}
+    pairs = list(zip(runs["ours"], runs["theirs"]))
+
+    def ratio(key: str) -> float:
+        return round(statistics.median(b[key] / a[key] for a, b in pairs), 1)
+
     return {
         "method": method,
         "seconds": {side: [round(run["seconds"], 2) for run in runs[side]] for side in runs},
-        "median": {side: round(value, 2) for side, value in seconds.items()},
-        "ratio": round(statistics.median(t["seconds"] / o["seconds"] for o, t in zip(*runs.values())), 1),
+        "median": {side: round(statistics.median(r["seconds"] for r in runs[side]), 2) for side in runs},
+        "cpu_seconds": {side: round(statistics.median(r["cpu"] for r in runs[side]), 2) for side in runs},
+        "ratio": ratio("seconds"),
+        "cpu_ratio": ratio("cpu"),
         "peak_mib": {side: round(max(run["peak"] for run in runs[side])) for side in runs},
         "added_mib": {side: round(max(run["peak"] - run["before"] for run in runs[side])) for side in runs},
         "rows_compared": int(compared.sum()),
@@ -243,18 +254,26 @@ def measure(method: str, folder: Path, options: argparse.Namespace) -> dict[str,
 
 
 def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
-    seconds, peak, added = result["median"], result["peak_mib"], result["added_mib"]
-    return "\n".join(
-        (
-            f"{result['method']}: {options.source:,} x {WIDTH} source rows, {options.target:,} target tokens, "
-            f"{options.dim}-d vectors, {options.threads} threads, {options.rounds} rounds",
-            f"  seconds    ours {seconds['ours']:>8}   theirs {seconds['theirs']:>8}   ratio {result['ratio']}",
-            f"  peak MiB   ours {peak['ours']:>8}   theirs {peak['theirs']:>8}",
-            f"  added MiB  ours {added['ours']:>8}   theirs {added['theirs']:>8}",
-            f"  rows       {result['rows_compared']:,} compared, largest difference "
-            f"{result['max_difference']:.2g}, {result['rows_over_1e-5']} beyond 1e-5",
-        )
+    lines = [
+        f"{result['method']}: {options.source:,} x {WIDTH} source rows, {options.target:,} target tokens,"
+        f" {options.dim}-d vectors, {options.threads} threads, {options.rounds} rounds"
+    ]
+    names = {
+        "median": "seconds",
+        "cpu_seconds": "CPU seconds",
+        "peak_mib": "peak MiB",
+        "added_mib": "added MiB",
+    }
+    ratios = {"median": result["ratio"], "cpu_seconds": result["cpu_ratio"]}
+    for key, name in names.items():
+        pair = result[key]
+        more = f"   ratio {ratios[key]}" if key in ratios else ""
+        lines.append(f"  {name:<12} ours {pair['ours']:>8}   theirs {pair['theirs']:>8}{more}")
+    gap, far = result["max_difference"], result["rows_over_1e-5"]
+    lines.append(
+        f"  {result['rows_compared']:,} rows compared: largest difference {gap:.2g}, {far} beyond 1e-5"
     )
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""One of two processes: loss and gradient norms with DDP or FSDP2, next to those of a single process."""
+"""One of two processes: loss and gradient norms with DDP and FSDP2, next to those of a single process."""
 
 from __future__ import annotations
 
-import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,40 +25,46 @@ def norms(parameters: list[Any]) -> list[float]:
     return [float(grad.norm()) for grad in grads]
 
 
-def main(kind: str, folder: str, rank: int) -> None:
-    """Compare in process 0 and write what was found."""
+def main(folder: str, rank: int) -> None:
+    """Write what both kinds gave, next to the loss and gradients of this process alone on the whole batch."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     entry = objectives.get("causal")
     objective = entry.target(entry.settings.parse({}), byte_tokenizer())
     blocks = np.random.default_rng(0).integers(0, 90, (6, 16))
-    model = model_for("llama", 97)
-    alone = LossModule(copy.deepcopy(model), objective)
-    total, count = alone(objective.collate(blocks, np.random.default_rng(0)))
+    whole, half = (
+        objective.collate(part, np.random.default_rng(0))
+        for part in (blocks, blocks[3 * rank : 3 * rank + 3])
+    )
+    alone = LossModule(model_for("llama", 97), objective)
+    total, count = alone(whole)
     (total / count).backward()
-    expected = [float(total.detach()), *norms(watched(alone.model))]
-
-    module: Any = LossModule(model, objective)
-    if kind == "ddp":
-        module = torch.nn.parallel.DistributedDataParallel(module)
-    else:
-        from torch.distributed.fsdp import fully_shard
-
-        for layer in model.model.layers:
-            fully_shard(layer)
-        fully_shard(module)
-    half = objective.collate(blocks[3 * rank : 3 * rank + 3], np.random.default_rng(0))
-    for _ in range(2):  # the first pass probes the head
-        model.zero_grad()
-        total, part = module(half)
-        (total / part).backward()
-    summed = total.detach().clone()
-    dist.all_reduce(summed)
-    found = [float(summed), *norms(watched(model))]
+    found = {"alone": [float(total.detach()), *norms(watched(alone.model))]}
+    for kind in ("ddp", "fsdp2"):
+        model = model_for("llama", 97)
+        module = wrapped(LossModule(model, objective), kind)
+        for _ in range(2):  # the first pass probes the head
+            model.zero_grad()
+            total, part = module(half)
+            (total / part).backward()
+        summed = total.detach().clone()
+        dist.all_reduce(summed)
+        found[kind] = [float(summed), *norms(watched(model))]
     if rank == 0:
-        torch.save({"alone": expected, "together": found}, Path(folder) / "result.pt")
+        torch.save(found, Path(folder) / "result.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
+def wrapped(module: Any, kind: str) -> Any:
+    """The loss module under DDP, or sharded layer by layer."""
+    if kind == "ddp":
+        return torch.nn.parallel.DistributedDataParallel(module)
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in module.model.model.layers:
+        fully_shard(layer)
+    return fully_shard(module)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -75,7 +75,7 @@ def test_nearest_equals_brute_force(seed: int, queries: int, keys: int, k: int) 
 def test_many_tiles_equal_brute_force_and_do_not_depend_on_the_arithmetic(
     small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    q, t = vectors(1500, 24, 0), vectors(21_003, 24, 1)  # several tiles both ways, the last one ragged
+    q, t = vectors(1100, 24, 0), vectors(9_003, 24, 1)  # several tiles both ways, the last one ragged
     monkeypatch.setattr(neighbours, "has_int8", lambda: small)
     index, cosine = nearest_by_cosine(q, t, 10)
     exact = cosines(q, t)
@@ -84,7 +84,7 @@ def test_many_tiles_equal_brute_force_and_do_not_depend_on_the_arithmetic(
     np.testing.assert_allclose(mix.toarray(), sparsemax(exact[:300]), atol=3e-6)
 
     monkeypatch.setattr(neighbours, "has_int8", lambda: not small)
-    monkeypatch.setattr(neighbours, "KEY_TILE", 5000)
+    monkeypatch.setattr(neighbours, "KEY_TILE", 2500)
     other = nearest_by_cosine(q, t, 10)
     assert np.array_equal(index, other[0])
     assert np.array_equal(cosine, other[1])

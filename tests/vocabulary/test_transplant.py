@@ -136,8 +136,9 @@ def test_seeds_decide_random_rows_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_untied_head_gets_its_own_random_rows(tmp_path: Path) -> None:
-    _, after, vocab = move(tmp_path, initialiser="normal", copy_overlap=False)
-    assert not np.allclose(rows_of(after)[vocab.text_ids], rows_of(after, head=True)[vocab.text_ids])
+    _, after, vocab = move(tmp_path, initialiser="random")
+    rows, head = rows_of(after)[vocab.text_ids], rows_of(after, head=True)[vocab.text_ids]
+    assert abs(np.corrcoef(rows.ravel(), head.ravel())[0, 1]) < 0.1
 
 
 def test_norm_match_and_report(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def transplant(
     pad = model.config.pad_token_id
     replace_vocabulary(model, fill, lambda bias: mix.apply_bias(bias, reference=reference))
     translate_ids(model, source, target)
-    None
+    move_padding(model)
     check_opening(model.config, target, settings.tokenizer)
     shift_positions(model, pad, own_pad(target), settings.tokenizer)
     measured |= describe(context.vocab)

@@ -35,12 +35,16 @@ def fast_kernels(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     from transformers import AttentionInterface
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from warmstart.training.kernels import attention, rms_norm, rotary
+    from warmstart.training.kernels import attention, linear, rms_norm, rotary
 
     with contextlib.ExitStack() as undo:
         for layer in model.modules():
             if type(layer).__name__ in rms_norm.CLASSES and "forward" not in vars(layer):
                 layer.forward = types.MethodType(rms_norm.layer_forward, layer)
+                undo.callback(layer.__dict__.pop, "forward")
+        for layer in model.modules():
+            if linear.worth_it() and type(layer) is nn.Linear and "forward" not in vars(layer):
+                layer.forward = types.MethodType(linear.layer_forward, layer)
                 undo.callback(layer.__dict__.pop, "forward")
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         AttentionInterface.register("sdpa", attention.around(sdpa))

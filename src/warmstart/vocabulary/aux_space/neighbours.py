@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -146,45 +146,39 @@ def _tau_bound(mass: float) -> Callable[[Tensor], Tensor]:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """Unit vectors `(n, d)`, the form in which tiles are multiplied, and how far the two differ.
+class _Keys:
+    """Keys `(d, n)` that are multiplied at a time, as they are or in 8 bits, and their ids `(n,)`."""
 
-    Attributes:
-        exact: `(n, d)` float32.
-        tiles: Rows for the products, in pieces of at most `size` rows: float32, or int8 to be multiplied by
-            `step`, turned and padded.
-        error: `(n,)` Euclidean distance between the two forms.
-    """
+    columns: Tensor
+    ids: Tensor
 
-    exact: np.ndarray
-    tiles: list[Tensor]
-    error: np.ndarray
-    step: float
 
-    @classmethod
-    def of(cls, vectors: np.ndarray, size: int, *, small: bool) -> _Side:
-        import torch
+def _checked(vectors: np.ndarray) -> np.ndarray:
+    """Unit vectors, float32."""
+    vectors = unit(np.asarray(vectors))
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors must be finite")
+    if not vectors.any(axis=1).all():
+        raise ValueError("a zero vector has no cosine; leave it out")
+    return vectors
 
-        exact = unit(np.asarray(vectors))
-        if not np.isfinite(exact).all():
-            raise ValueError("vectors must be finite")
-        if not exact.any(axis=1).all():
-            raise ValueError("a zero vector has no cosine; leave it out")
-        dim = exact.shape[1]
-        error, step = np.zeros(len(exact)), 1.0
-        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0].astype(np.float32)
-        tiles: list[Tensor] = []
-        for start in range(0, len(exact), size):
-            part = exact[start : start + size]
-            if small:
-                step = 4.0 / (127.0 * dim**0.5)  # after the turn hardly a component exceeds four deviations
-                turned = part @ turn
-                steps = np.clip(np.rint(turned / step), -127, 127)
-                error[start : start + size] = np.linalg.norm(turned - steps * step, axis=1)
-                part = np.zeros((len(part), -(-dim // 64) * 64), dtype=np.int8)  # multiples of 64 are fast
-                part[:, :dim] = steps
-            tiles.append(torch.from_numpy(part))
-        return cls(exact, tiles, error, step)
+
+def _rounded(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors `(n, d)` turned and rounded to int8 `(n, d + padding)`, and how far that moved each `(n,)`."""
+    count, dim = vectors.shape
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0].astype(np.float32)
+    steps = np.zeros((count, -(-dim // 64) * 64), dtype=np.int8)  # multiples of 64 are fast
+    error = np.empty(count)
+    for start in range(0, count, 8192):
+        turned = vectors[start : start + 8192] @ turn
+        whole = np.clip(np.rint(turned / _step(dim)), -127, 127)
+        steps[start : start + 8192, :dim] = whole
+        error[start : start + 8192] = np.linalg.norm(turned - whole * np.float32(_step(dim)), axis=1)
+    return steps, error
+
+
+def _step(dim: int) -> float:
+    return 4.0 / (127.0 * dim**0.5)  # after the turn, few components exceed four deviations
 
 
 def _search(
@@ -205,21 +199,34 @@ def _search(
 
     if queries.shape[1:] != keys.shape[1:]:
         raise ValueError(f"queries have {queries.shape[1:]} dimensions, keys {keys.shape[1:]}")
-    small = len(keys) >= KEY_TILE and has_int8()
-    query_side = _Side.of(queries, QUERY_TILE, small=small)
-    key_side = _Side.of(keys, KEY_TILE, small=small)
-    # |q'k' - qk| <= |q'-q| |k'| + |q| |k'-k|, and float32 rounds the turn and the product
-    key_error, rounding = float(key_side.error.max(initial=0.0)), queries.shape[1] * 2.0**-21
-    columns = [part.T.contiguous() for part in key_side.tiles]
+    exact_q, exact_k = _checked(queries), _checked(keys)
+    small, dim = len(keys) >= KEY_TILE and has_int8(), queries.shape[1]
+    tiles, rounded, error_q, error_k, scale = [], exact_q, np.zeros(len(queries)), 0.0, 1.0
+    plain = np.arange(len(keys))
+    if small:
+        steps, error = _rounded(exact_k)
+        clipped = error > 1.2 * _step(dim) * (dim / 12) ** 0.5  # beyond what rounding alone does
+        plain, even = plain[clipped], plain[~clipped]
+        tiles = [
+            _Keys(torch.from_numpy(steps[part].T.copy()), torch.from_numpy(part)) for part in _parts(even)
+        ]
+        error_k, scale = float(error[even].max(initial=0.0)), _step(dim) ** 2
+        rounded, error_q = _rounded(exact_q)
+    tiles += [
+        _Keys(torch.from_numpy(exact_k[part].T.copy()), torch.from_numpy(part)) for part in _parts(plain)
+    ]
+    # |q'k' - qk| <= |q'-q| |k'| + |q| |k'-k|, and float32 rounds the turn and the products
+    slack = 2.0 * (error_q * (1.0 + error_k) + error_k + dim * 2.0**-21)
 
     @torch.inference_mode()
     def tile(start: int) -> R:
         rows = slice(start, start + QUERY_TILE)
-        error = torch.from_numpy(query_side.error[rows]).float()
-        slack = 2.0 * (error * (1.0 + key_error) + key_error + rounding)
-        scale = query_side.step * key_side.step
-        row, column = _candidates(query_side.tiles[start // QUERY_TILE], columns, scale, slack, bound, keep)
-        return finish(start, row, column, _cosines(query_side.exact[rows], key_side.exact, row, column))
+        forms = {
+            torch.int8: (torch.from_numpy(rounded[rows]), scale),
+            torch.float32: (torch.from_numpy(exact_q[rows]), 1.0),
+        }
+        row, column = _candidates(forms, tiles, torch.from_numpy(slack[rows]).float(), bound, keep, len(keys))
+        return finish(start, row, column, _cosines(exact_q[rows], exact_k, row, column))
 
     starts, threads = range(0, len(queries), QUERY_TILE), torch.get_num_threads()
     if threads == 1 or len(starts) == 1:
@@ -231,19 +238,31 @@ def _search(
         torch.set_num_threads(threads)
 
 
+def _parts(ids: np.ndarray) -> list[np.ndarray]:
+    return [ids[start : start + KEY_TILE] for start in range(0, len(ids), KEY_TILE)]
+
+
 def _candidates(
-    queries: Tensor,
-    columns: list[Tensor],
-    scale: float,
+    forms: dict[Any, tuple[Tensor, float]],
+    tiles: list[_Keys],
     slack: Tensor,
     bound: Callable[[Tensor], Tensor],
     keep: int,
+    size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row and key of all pairs at most `slack` below the bound, sorted."""
+    """Row and key of all pairs at most `slack` below the bound, sorted.
+
+    Args:
+        forms: Queries and the factor of their products, for keys of either type.
+        tiles: All keys.
+        slack: `(rows,)` twice the largest error of a product.
+        bound: Lower bound of the threshold from the best values seen.
+        keep: How many best values it needs.
+        size: Number of keys.
+    """
     import torch
 
-    multiply = torch._int_mm if queries.dtype == torch.int8 else torch.mm
-    lowest = torch.full((len(queries),), -4.0)
+    lowest = torch.full((len(slack),), -4.0)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     pool: list[Tensor] = []
 
@@ -252,21 +271,21 @@ def _candidates(
         pool[:] = [joined.topk(min(keep, joined.shape[1]), dim=1).values]
         return torch.maximum(lowest, bound(pool[0]))
 
-    left = 0
-    for number, part in enumerate(columns, start=1):
-        groups = _grouped(multiply(queries, part))
+    for number, keys in enumerate(tiles, start=1):
+        queries, scale = forms[keys.columns.dtype]
+        multiply = torch._int_mm if queries.dtype == torch.int8 else torch.mm
+        groups = _grouped(multiply(queries, keys.columns))
         maxima = groups.amax(1) * scale
         pool.append(maxima)
         if number & (number - 1) == 0:  # at tiles 1, 2, 4, 8 ...: raising the bound costs a sort of the pool
             lowest = raised()
-        row, column, value = _above(groups, maxima, scale, lowest - slack, part.shape[1])
-        found.append((row, column + left, value))
-        left += part.shape[1]
+        row, column, value = _above(groups, maxima, scale, lowest - slack, len(keys.ids))
+        found.append((row, keys.ids[column], value))
     limit = raised() - slack
     row, column, value = (torch.cat(item) for item in zip(*found))
     may = value >= limit[row]
-    pair = (row[may] * left + column[may]).sort().values.numpy()
-    return pair // left, pair % left
+    pair = (row[may] * size + column[may]).sort().values.numpy()
+    return pair // size, pair % size
 
 
 def _grouped(product: Tensor) -> Tensor:
