@@ -6,9 +6,9 @@ measured is what both sides leave to tokenizers and to the training of vectors. 
 are plain dictionaries, which is faster than real ones.
 
 Each side runs in a process of its own with the same number of threads and the same files. The sides take
-turns, so that other work on the machine meets both alike; the table shows medians over the rounds. CPU seconds tell what
-is left of the ratio when the machine is so busy that threads wait. Memory is
-the process's peak, and what of it was added after the inputs had been loaded. The rows of both sides are
+turns, so that other work on the machine meets both alike; the table shows medians over the rounds. CPU
+seconds show the ratio that is left where the machine is so busy that threads wait. Memory is the process's
+peak, and what of it was added after the inputs had been loaded. The rows of both sides are
 compared at the end, except those drawn at random.
 
     pip install 'warmstart[peers]'
@@ -254,10 +254,10 @@ def measure(method: str, folder: Path, options: argparse.Namespace) -> dict[str,
 
 
 def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
-    lines = [
-        f"{result['method']}: {options.source:,} x {WIDTH} source rows, {options.target:,} target tokens,"
-        f" {options.dim}-d vectors, {options.threads} threads, {options.rounds} rounds"
-    ]
+    scale = (
+        f"{options.source:,} x {WIDTH} source rows, {options.target:,} target tokens, {options.dim}-d vectors"
+    )
+    lines = [f"{result['method']}: {scale}, {options.threads} threads, {options.rounds} rounds"]
     names = {
         "median": "seconds",
         "cpu_seconds": "CPU seconds",

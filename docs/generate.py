@@ -100,9 +100,8 @@ def methods() -> str:
             if entry.arxiv:
                 source += f" ([arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv}))"
             path = entry.target.__module__
-            parts.append(
-                f"### `{entry.name}`\n\n{source}\n\n::: {path}.{entry.target.__name__}\n\n{settings_table(entry.settings)}\n"
-            )
+            target = f"::: {path}.{entry.target.__name__}"
+            parts.append(f"### `{entry.name}`\n\n{source}\n\n{target}\n\n{settings_table(entry.settings)}\n")
     return "\n".join(parts)
 
 
@@ -110,9 +109,14 @@ def systems() -> str:
     """The catalogue with each system's true state."""
     from warmstart.recipes.catalogue import systems as rows
 
-    lines = ["# Systems\n", "| n | system | room | state | verdict | scale | seeds | date |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "# Systems\n",
+        "| n | system | room | state | verdict | scale | seeds | date |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows():
-        cells = (row.n, f"{row.name}: {row.title}", row.room, row.state, row.verdict, row.scale, row.seeds, row.date)
+        measured = (row.verdict, row.scale, row.seeds, row.date)
+        cells = (row.n, f"{row.name}: {row.title}", row.room, row.state, *measured)
         lines.append("| " + " | ".join("" if c is None else str(c).replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines)
 

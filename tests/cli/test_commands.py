@@ -125,7 +125,7 @@ def test_a_tokenizer_is_trained_placed_and_described(tmp_path: Path, monkeypatch
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"the quick brown fox number {i} jumps over the lazy dog" for i in range(400)))
     out = tmp_path / "tok"
-    words = ["vocab", "train", "--corpus", str(text), "--vocab-size", "300", "-o", str(out)]
+    words = ["vocab", "train", str(text), "--vocab-size", "300", "-o", str(out)]
     found = json.loads(call(*words, "--json").out)
     assert found["output"] == str(out)
     assert found["measured"]["round_trip_failures"] == 0

@@ -253,3 +253,21 @@ def test_two_processes_packing_the_same(write, make_tokenizer, tmp_path, monkeyp
     packed = pack(corpus, tokenizer, "train", 32, tmp_path / "c")
     assert packed.ids.tolist() == twin(list(corpus.texts()), tokenizer, 32)[0]
     assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+def test_documents_begin_as_the_tokenizer_begins_texts(write, make_tokenizer, tmp_path):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = make_tokenizer(bos_token="<bos>")
+    plain = pack(open_corpus(write("a.txt", LINES)), tokenizer, "train", 16, tmp_path / "cache")
+    bos = tokenizer.bos_token_id
+    assert bos is not None and bos not in plain.ids, "a tokenizer that adds no <bos> gets none"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bos)]
+    )
+    assert tokenizer("a")["input_ids"][0] == bos
+    packed = pack(open_corpus(write("a.txt", LINES)), tokenizer, "train", 16, tmp_path / "cache")
+    flat = packed.ids.ravel().tolist()
+    assert flat[0] == bos
+    ends = [i for i, token in enumerate(flat[:-1]) if token == tokenizer.eos_token_id]
+    assert len(ends) > 100 and all(flat[i + 1] == bos for i in ends)

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 
-from warmstart.training.kernels import attention, fast_kernels, rms_norm, rotary
+from warmstart.training.kernels import attention, fast_kernels, linear, rms_norm, rotary
 
 
 def outputs_and_gradients(function: Any, *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -90,6 +90,29 @@ def test_rms_norm_equals_the_formula() -> None:
         low = outputs_and_gradients(lambda a, b: rms_norm.rms_norm(a, b, 1e-3), x.float(), weight.float())
     assert low[0].dtype == torch.bfloat16 and low[1].dtype == torch.float32
     assert error(low, exact) < 0.01
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_equals_the_formula(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 17, bias=bias)
+    x, parameters = torch.randn(2, 9, 24), list(layer.parameters())
+
+    def through(forward: Any, x: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+        names = [name for name, _ in layer.named_parameters()]
+        holder = torch.nn.Linear(24, 17, bias=bias, dtype=given[0].dtype)
+        for name, value in zip(names, given, strict=True):
+            delattr(holder, name)
+            setattr(holder, name, value)
+        return forward(holder, x)
+
+    low = [x, *parameters]
+    exact = outputs_and_gradients(
+        lambda *v: through(torch.nn.Linear.forward, *v), *[v.detach().double() for v in low]
+    )
+    found = outputs_and_gradients(lambda *v: through(linear.layer_forward, *v), *low)
+    assert all(value.dtype == torch.float32 for value in found)
+    assert error(found, exact) < 5e-7
 
 
 def test_rotation_equals_that_of_transformers() -> None:

@@ -187,5 +187,14 @@ def environment() -> dict[str, str]:
 
 if __name__ == "__main__":  # python training_tiny.py FOLDER KIND '{"settings": …}'
     torch.set_num_threads(1)
+    from torch.distributed.fsdp import FSDPModule
+
+    from warmstart.training import engine
+
+    def checked_shard(module: Any, *rest: Any, original: Any = engine.shard) -> None:
+        original(module, *rest)
+        assert sum(isinstance(part, FSDPModule) for part in module.modules()) == 3  # two layers and the rest
+
+    engine.shard = checked_shard
     folder, kind, changes = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     run(folder, kind=kind, model=bert(dropout=0.0) if kind == "bert" else None, **changes)

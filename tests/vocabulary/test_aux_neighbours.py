@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from warmstart.vocabulary.aux_space import nearest_by_cosine, neighbours, sparsemax, sparsemax_by_cosine
+from warmstart.vocabulary.aux_space import nearest_by_cosine, sparsemax, sparsemax_by_cosine, tiles
 
 
 def vectors(count: int, dim: int, seed: int) -> np.ndarray:
@@ -76,15 +76,15 @@ def test_many_tiles_equal_brute_force_and_do_not_depend_on_the_arithmetic(
     small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     q, t = vectors(1100, 24, 0), vectors(9_003, 24, 1)  # several tiles both ways, the last one ragged
-    monkeypatch.setattr(neighbours, "has_int8", lambda: small)
+    monkeypatch.setattr(tiles, "has_int8", lambda: small)
     index, cosine = nearest_by_cosine(q, t, 10)
     exact = cosines(q, t)
     np.testing.assert_allclose(cosine, -np.sort(-exact, axis=1)[:, :10], atol=1e-6)
     mix = sparsemax_by_cosine(q[:300], t)
     np.testing.assert_allclose(mix.toarray(), sparsemax(exact[:300]), atol=3e-6)
 
-    monkeypatch.setattr(neighbours, "has_int8", lambda: not small)
-    monkeypatch.setattr(neighbours, "KEY_TILE", 2500)
+    monkeypatch.setattr(tiles, "has_int8", lambda: not small)
+    monkeypatch.setattr(tiles, "KEY_TILE", 2500)
     other = nearest_by_cosine(q, t, 10)
     assert np.array_equal(index, other[0])
     assert np.array_equal(cosine, other[1])

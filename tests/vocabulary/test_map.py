@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocab_tokenizers import STYLES, plain, sentences
 
+from warmstart.vocabulary.forge import TokenizerForge
+from warmstart.vocabulary.forge.report import measure
 from warmstart.vocabulary.map import VocabMap
 from warmstart.vocabulary.pieces import Decomposer, segments
+from warmstart.vocabulary.settings import TokenizerSettings
 from warmstart.vocabulary.tokens import CanonicalToken, canonical_tokens
 
 PAIRS = list(itertools.product(sorted(STYLES), repeat=2))
@@ -126,6 +129,15 @@ def test_wordpiece_continuations_are_cut_greedily() -> None:
             expected.append(known[rest[:longest]])
             rest = rest[longest:]
         assert vocab.pieces(token.id) == expected
+
+
+def test_contractions_are_cut_as_behind_a_letter() -> None:
+    tokenizer = TokenizerForge(TokenizerSettings(corpus="unused", vocab_size=300)).train(["don't can't"] * 50)
+    tokens = canonical_tokens(tokenizer)
+    contraction = next(token for token in tokens if token.text == "'t")
+    assert Decomposer(tokenizer, tokens).one(contraction) == [contraction.id]
+    assert Decomposer(tokenizer, tokens).batch(tokens)[contraction.id] == [contraction.id]
+    assert measure(tokenizer, ["don't"]).unreachable == 0
 
 
 def test_unknown_script_has_no_pieces_in_wordpiece_and_bytes_elsewhere() -> None:

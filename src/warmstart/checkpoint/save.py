@@ -82,6 +82,7 @@ def save_checkpoint(
         _state_dtype(folder, stored)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+            _portable_class(folder / "tokenizer_config.json")
             align_ids(folder, inner, tokenizer, rows)
         config = read_json(folder / "config.json")
         task, family = task_of(config, where=out, remote=True), str(config["model_type"])
@@ -93,6 +94,14 @@ def save_checkpoint(
             _compare(folder, out, inner, stored)
         write_record(folder, lineage)
     return Checkpoint(out, config, read_headers(out), trust_remote_code=bool(config.get("auto_map")))
+
+
+def _portable_class(file: Path) -> None:
+    """Call the generic fast tokenizer what every version of transformers calls it, not only version 5."""
+    table = read_json(file)
+    if table.get("tokenizer_class") == "TokenizersBackend":
+        table["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_record(folder: Path, lineage: Lineage) -> None:

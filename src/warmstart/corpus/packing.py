@@ -45,8 +45,9 @@ def pack(
 ) -> Packed:
     """Documents, each closed by the end-of-text token, one after the other, cut into blocks.
 
-    A block may start and end inside a document. The last, unfinished block is dropped and counted. No special
-    token other than the end of text is added. Built once per corpus, tokenizer and settings, and found again
+    A block may start and end inside a document. The last, unfinished block is dropped and counted. Documents
+    begin with the beginning-of-text token where the tokenizer itself puts one (Llama, Gemma); no other
+    special token is added. Built once per corpus, tokenizer and settings, and found again
     by their hash; memory holds one batch of documents, however large the corpus is.
 
     Args:
@@ -65,9 +66,11 @@ def pack(
     if block_size < 2:
         raise UserError(f"block_size is {block_size}", fix="use 2 or more")
     end = _end_of_text(tokenizer) if append_eos else None
-    encoder = _Encoder(tokenizer)
+    encoder = _Encoder(tokenizer, _document_start(tokenizer))
     mixing = None if shuffle_seed is None else [shuffle_seed, shuffle_buffer]
-    fingerprint = digest([_VERSION, corpus.fingerprint, encoder.fingerprint, split, block_size, end, mixing])
+    fingerprint = digest(
+        [_VERSION, corpus.fingerprint, encoder.fingerprint, split, block_size, encoder.start, end, mixing]
+    )
     folder = Path(cache_dir) if cache_dir is not None else cache_home() / "packed"
     path = folder / f"{_plain(corpus.name)}-{split}-{block_size}-{fingerprint}"
     if path.exists():
@@ -204,8 +207,8 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
 class _Encoder:
     """Text to ids without special tokens: the fast backend in batches, else the tokenizer itself."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.size = len(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int | None = None) -> None:
+        self.size, self.start = len(tokenizer), start
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._tokenizer, self._backend = tokenizer, None
         if backend is not None:
@@ -232,9 +235,10 @@ class _Encoder:
             rows = [encoding.ids for encoding in encodings]
         else:
             rows = self._tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"]
-        tail = [] if end is None else [end]
-        lengths = np.array([len(row) + len(tail) for row in rows])
-        ids = np.fromiter(itertools.chain.from_iterable((*row, *tail) for row in rows), dtype, lengths.sum())
+        head, tail = [[] if token is None else [token] for token in (self.start, end)]
+        lengths = np.array([len(head) + len(row) + len(tail) for row in rows])
+        whole = itertools.chain.from_iterable((*head, *row, *tail) for row in rows)
+        ids = np.fromiter(whole, dtype, lengths.sum())
         sizes = np.array([document.num_bytes for document in documents], dtype=np.int64)
         return ids, _spread(sizes, lengths)
 
@@ -247,6 +251,16 @@ def _spread(sizes: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.uint32]:
     place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     size, length = sizes[owner], lengths[owner]
     return (size * (place + 1) // length - size * place // length).astype(np.uint32)
+
+
+def _document_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The beginning-of-text id if the tokenizer itself puts it before a text; training must see it too."""
+    bos = tokenizer.bos_token_id
+    return (
+        bos
+        if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] != [tokenizer.cls_token_id]
+        else None
+    )
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SENTINELS = ("\u2042", "\ue000", "\uf8ff")
 """Characters put before the text: punctuation first, since pre-tokenisers split it off; then private use."""
+LETTER = "\ua66e"
+"""The sentinel before an apostrophe: byte-level patterns cut `'t` as one word only behind a letter."""
 
 
 class Decomposer:
@@ -58,11 +60,11 @@ class Decomposer:
         result: list[list[int]] = [[] for _ in tokens]
         direct = [i for i, token in enumerate(tokens) if self._encodable(token)]
         with self._plain_encoding():
-            texts = [SENTINELS[0] + tokens[i].surface for i in direct]
+            texts = [sentinels(tokens[i].surface)[0] + tokens[i].surface for i in direct]
             encodings = self._backend.encode_batch(texts, add_special_tokens=False)
         retry = []
         for i, encoding in zip(direct, encodings, strict=True):
-            found = self._after_sentinel(encoding, SENTINELS[0])
+            found = self._after_sentinel(encoding)
             if found is None:
                 retry.append(i)
             else:
@@ -118,16 +120,16 @@ class Decomposer:
                 return self._continuation(text)
         surface = (" " if starts_word else "") + text
         with self._plain_encoding():
-            for sentinel in SENTINELS:
+            for sentinel in sentinels(surface):
                 encoding = self._backend.encode(sentinel + surface, add_special_tokens=False)
-                found = self._after_sentinel(encoding, sentinel)
+                found = self._after_sentinel(encoding)
                 if found is not None:
                     return found
         return self._by_model(self._internal(surface))
 
-    def _after_sentinel(self, encoding: Encoding, sentinel: str) -> list[int] | None:
+    def _after_sentinel(self, encoding: Encoding) -> list[int] | None:
         """Ids whose characters lie behind the sentinel; None when a piece contains both."""
-        border = len(sentinel)
+        border = 1
         ids = []
         for index, (start, end) in zip(encoding.ids, encoding.offsets):
             if start < border < end and index not in self._special:
@@ -181,6 +183,11 @@ class Decomposer:
 
     def _plain_encoding(self) -> _PlainEncoding:
         return _PlainEncoding(self._backend)
+
+
+def sentinels(surface: str) -> tuple[str, ...]:
+    """Characters to try before a text, the best first."""
+    return (LETTER, *SENTINELS) if surface.startswith("'") else SENTINELS
 
 
 class _PlainEncoding:

@@ -24,7 +24,7 @@ command.add_command(
         "tokenizer",
         name="train",
         arguments=("corpus",),
-        help="Train a tokenizer on CORPUS (file, folder, named set or hub id), in the manner of another one with --like.\n\n"
+        help="Train a tokenizer on CORPUS (file, folder, named set or hub id), like another one if given.\n\n"
         "\b\nExample: warmstart vocab train multi30k/de --like gpt2 --vocab-size 8000 -o tok-de",
     )
 )

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 ROTARY_MODULES = tuple(
     f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "qwen2", "qwen3")
@@ -38,14 +38,21 @@ def fast_kernels(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     from warmstart.training.kernels import attention, linear, rms_norm, rotary
 
     with contextlib.ExitStack() as undo:
+
+        def replace(layer: nn.Module, forward: Callable[..., Tensor]) -> None:
+            vars(layer)["forward"] = types.MethodType(forward, layer)
+            undo.callback(vars(layer).pop, "forward")
+
         for layer in model.modules():
             if type(layer).__name__ in rms_norm.CLASSES and "forward" not in vars(layer):
-                layer.forward = types.MethodType(rms_norm.layer_forward, layer)
-                undo.callback(layer.__dict__.pop, "forward")
+                replace(layer, rms_norm.layer_forward)
+        # The chunked loss multiplies by the head's rows itself, and looks whether the head is a plain layer.
+        head = getattr(model, "get_output_embeddings", lambda: None)()
         for layer in model.modules():
+            if layer is head:
+                continue
             if linear.worth_it() and type(layer) is nn.Linear and "forward" not in vars(layer):
-                layer.forward = types.MethodType(linear.layer_forward, layer)
-                undo.callback(layer.__dict__.pop, "forward")
+                replace(layer, linear.layer_forward)
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         AttentionInterface.register("sdpa", attention.around(sdpa))
         undo.callback(AttentionInterface.register, "sdpa", sdpa)

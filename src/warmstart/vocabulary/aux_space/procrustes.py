@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.foundation.errors import UserError
-from warmstart.vocabulary.aux_space.neighbours import unit
 from warmstart.vocabulary.aux_space.space import AuxSpace
+from warmstart.vocabulary.aux_space.tiles import unit
 
 
 @dataclass(frozen=True)
