@@ -255,7 +255,7 @@ def _spread(sizes: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.uint32]:
 
 def _document_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The beginning-of-text id if the tokenizer itself puts it before a text; training must see it too."""
-    bos = tokenizer.bos_token_id
+    bos = getattr(tokenizer, "bos_token_id", None)
     return (
         bos
         if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] != [tokenizer.cls_token_id]
