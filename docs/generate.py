@@ -1,7 +1,9 @@
-"""Reference pages made from the code itself: commands, recipe steps, methods, systems, Python modules."""
+"""Reference pages made from the code itself: commands, recipe steps, methods, systems, Python rooms."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import pkgutil
 import types
 import typing
@@ -12,18 +14,27 @@ import warmstart
 REGISTRIES = {
     "initialiser": ("Initialisers of new rows", "warmstart.vocabulary.rows._base", "initialisers"),
     "objective": ("Training objectives", "warmstart.objectives", "objectives"),
-    "schedule": ("Learning-rate schedules", "warmstart.training.schedules", "schedules"),
-    "reader": ("Readers of text", "warmstart.corpus.readers", "readers"),
+    "schedule": ("Learning-rate schedules", "warmstart.training.schedule", "schedules"),
+    "reader": ("Readers of text", "warmstart.corpus", "readers"),
 }
+
+
+ROOMS = [
+    module.name
+    for module in pkgutil.iter_modules(warmstart.__path__)
+    if module.ispkg and module.name != "cli"
+]
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages to the site (called by mkdocs)."""
     from mkdocs.structure.files import File
 
-    pages = {"commands": commands, "steps": steps, "methods": methods, "systems": systems, "python": python}
+    pages = {"commands": commands, "steps": steps, "methods": methods, "systems": systems}
     for name, make in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=make()))
+    for name in ROOMS:
+        files.append(File.generated(config, f"reference/python/{name}.md", content=room(name)))
     return files
 
 
@@ -90,8 +101,6 @@ def steps() -> str:
 
 def methods() -> str:
     """Every registered method of every kind."""
-    import importlib
-
     parts = ["# Methods\n"]
     for heading, module, attribute in REGISTRIES.values():
         parts.append(f"## {heading}\n")
@@ -99,8 +108,10 @@ def methods() -> str:
             source = f"*{entry.title}*" if entry.title else ""
             if entry.arxiv:
                 source += f" ([arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv}))"
-            path = entry.target.__module__
-            target = f"::: {path}.{entry.target.__name__}"
+            home = importlib.import_module(entry.target.__module__)
+            target = f"::: {entry.target.__module__}.{entry.target.__qualname__}"
+            if not hasattr(home, entry.target.__qualname__):  # made by a function: no name to look up
+                target = inspect.getdoc(entry.target) or ""
             parts.append(f"### `{entry.name}`\n\n{source}\n\n{target}\n\n{settings_table(entry.settings)}\n")
     return "\n".join(parts)
 
@@ -121,10 +132,11 @@ def systems() -> str:
     return "\n".join(lines)
 
 
-def python() -> str:
-    """Public modules, from their docstrings."""
-    parts = ["# Python\n"]
-    for module in pkgutil.iter_modules(warmstart.__path__):
-        if module.ispkg and module.name not in ("cli",):
-            parts.append(f"## {module.name}\n\n::: warmstart.{module.name}\n")
-    return "\n".join(parts)
+def room(name: str) -> str:
+    """Every module of one room, from its docstrings."""
+    package = importlib.import_module(f"warmstart.{name}")
+    modules = [f"warmstart.{name}"]
+    for module in pkgutil.walk_packages(package.__path__, f"warmstart.{name}."):
+        if not module.name.rpartition(".")[2].startswith("_"):
+            modules.append(module.name)
+    return f"# {name}\n\n" + "\n\n".join(f"::: {module}" for module in modules) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -85,7 +86,13 @@ def test_many_tiles_equal_brute_force_and_do_not_depend_on_the_arithmetic(
 
     monkeypatch.setattr(tiles, "has_int8", lambda: not small)
     monkeypatch.setattr(tiles, "KEY_TILE", 2500)
-    other = nearest_by_cosine(q, t, 10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        other = nearest_by_cosine(q, t, 10)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
     assert np.array_equal(index, other[0])
     assert np.array_equal(cosine, other[1])
     again = sparsemax_by_cosine(q[:300], t)

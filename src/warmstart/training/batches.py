@@ -42,7 +42,8 @@ class StepBatches:
         seed: Seed of order and masks.
         rows: Blocks of one forward pass, B.
         passes: Accumulated forward passes per step.
-        rank, world: This process and the number of processes.
+        rank: This process.
+        world: Number of processes.
         device: Where the tensors go.
     """
 

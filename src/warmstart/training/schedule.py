@@ -8,18 +8,20 @@ from warmstart.foundation.registry import Registry
 
 
 class Schedule(Protocol):
-    """`schedule(progress, warmup, decay, floor)` gives the rate as a share of its peak.
+    """A schedule as a function: the rate as a share of its peak."""
 
-    Args:
-        progress: Share of the budget (tokens, steps or seconds) at which a step is taken, in [0, 1]: the
-            middle of the step, so that the first step of a warm-up and the last step of a decay are not
-            wasted on rate 0.
-        warmup: Share of the budget with a rising rate.
-        decay: Share of the budget, at its end, with a falling rate (warmup-stable-decay only).
-        floor: Final factor.
-    """
+    def __call__(self, progress: float, *, warmup: float, decay: float, floor: float) -> float:
+        """Factor on the peak rate.
 
-    def __call__(self, progress: float, *, warmup: float, decay: float, floor: float) -> float: ...
+        Args:
+            progress: Share of the budget (tokens, steps or seconds) at which a step is taken, in [0, 1]: the
+                middle of the step, so that the first step of a warm-up and the last step of a decay are not
+                wasted on rate 0.
+            warmup: Share of the budget with a rising rate.
+            decay: Share of the budget, at its end, with a falling rate (warmup-stable-decay only).
+            floor: Final factor.
+        """
+        ...
 
 
 schedules: Registry[Schedule] = Registry("schedule", "warmstart.training.schedules")

@@ -116,7 +116,8 @@ def nearest_mix(
     if not len(known):
         raise UserError("no token of the source has a vector", where="initialiser wechsel")
     wanted = wanted[target.known[wanted]]
-    column, cosine = nearest_by_cosine(target.vectors[wanted], source.vectors[known], neighbours)
+    keys = source.vectors if len(known) == len(source) else source.vectors[known]
+    column, cosine = nearest_by_cosine(target.vectors[wanted], keys, neighbours)
     weight = np.exp((cosine - cosine[:, :1]) / temperature)
     return RowMix.from_entries(
         shape, np.repeat(wanted, column.shape[1]), known[column].ravel(), weight.ravel()
