@@ -1,7 +1,7 @@
 """Every command and Python block that the README and the docs show is executed.
 
-A comment before a block may say how: `<!-- test: folder NAME; recipe FILE; append COMMAND=OPTIONS … -->` makes
-a folder of texts, writes the YAML block before it to a file, and adds options that keep the run short.
+A comment before a block may say how: `<!-- test: folder NAME; recipe FILE; append COMMAND=OPTIONS -->`
+makes a folder of texts, writes the YAML block before it to a file, and adds options that keep the run short.
 """
 
 from __future__ import annotations

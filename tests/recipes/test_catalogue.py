@@ -8,7 +8,7 @@ import pytest
 from warmstart.evaluation.results import ComparisonResult
 from warmstart.foundation.errors import UserError
 from warmstart.recipes.catalogue import systems
-from warmstart.recipes.reproduce import results_folder, system_files, system_recipe
+from warmstart.recipes.reproduce import results_folders, system_files, system_recipe
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -52,7 +52,7 @@ def test_search_and_filters() -> None:
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
 def test_every_stored_result_is_whole_and_belongs_to_a_recipe(path: Path) -> None:
-    assert results_folder() == RESULTS
+    assert [folder.resolve() for folder in results_folders()] == [RESULTS.resolve()]
     result = ComparisonResult.model_validate_json(path.read_text())
     by_recipe = {system_recipe(name).name: system_recipe(name) for name in system_files()}
     recipe = by_recipe[result.name]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from warmstart.foundation.errors import UserError, nearest
-from warmstart.recipes.reproduce import results_folder, system_files
+from warmstart.recipes.reproduce import results_folders, system_files
 
 State = Literal["not built", "runs", "measured"]
 STATES: tuple[State, ...] = ("not built", "runs", "measured")
@@ -68,12 +68,11 @@ def _results() -> dict[int, dict[str, Any]]:
     """System number -> its most telling result: full before small, then the newest."""
     found: dict[int, dict[str, Any]] = {}
     rank = {"full": 2, "small": 1}
-    folder = results_folder()
-    for path in sorted(folder.glob("*.json")):
+    for path in (path for folder in results_folders() for path in sorted(folder.glob("*.json"))):
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.get("scale") not in rank:
             continue
-        entry = data | {"file": f"{folder.name}/{path.name}"}
+        entry = data | {"file": f"{path.parent.name}/{path.name}"}
         for number in data.get("systems", []):
             known = found.get(number)
             if known is None or (rank[data["scale"]], data["date"]) > (rank[known["scale"]], known["date"]):

@@ -9,21 +9,24 @@ from pathlib import Path
 
 from warmstart.evaluation.results import ComparisonResult
 from warmstart.foundation.errors import UserError, nearest
-from warmstart.foundation.files import write_atomic
+from warmstart.foundation.files import cache_home, write_atomic
 from warmstart.recipes.runner import run_folder, run_recipe
 from warmstart.recipes.schema import Recipe, load_recipe
 
 SYSTEMS = Path(__file__).parent / "systems"
 
 
-def results_folder() -> Path:
-    """Folder of verdicts: `WARMSTART_RESULTS`, else the checkout's `results/`, or the packaged copy."""
+def results_folders() -> list[Path]:
+    """Folders whose verdicts the catalogue shows; the last one is where new verdicts are written.
+
+    `WARMSTART_RESULTS` alone if set; else the verdicts that come with the package and, where this is no
+    checkout of the project, the user's own.
+    """
     if own := os.environ.get("WARMSTART_RESULTS"):
-        return Path(own)
-    checkout = Path(__file__).parents[3]
-    if (checkout / "pyproject.toml").is_file():
-        return checkout / "results"
-    return Path(__file__).parent / "results"
+        return [Path(own)]
+    shipped = Path(__file__).parent / "results"
+    checkout = (Path(__file__).parents[3] / "pyproject.toml").is_file()
+    return [shipped] if checkout else [shipped, cache_home() / "results"]
 
 
 def system_files() -> dict[str, Path]:
@@ -84,6 +87,6 @@ def write_verdict(result: ComparisonResult, recipe: Recipe, scale: str) -> Path:
     plain["lineage"] = {}
     for arm in plain["arms"]:
         arm["checkpoint"] = ""
-    path = results_folder() / f"{recipe.name}.{scale}.json"
+    path = results_folders()[-1] / f"{recipe.name}.{scale}.json"
     write_atomic(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     return path
