@@ -16,26 +16,7 @@ from warmstart.recipes.runner import Runner, run_recipe
 from warmstart.recipes.schema import Recipe
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-WORDS = [
-    "the",
-    "cat",
-    "dog",
-    "house",
-    "sees",
-    "small",
-    "green",
-    "big",
-    "old",
-    "runs",
-    "over",
-    "under",
-    "river",
-    "mountain",
-    "and",
-    "then",
-    "never",
-    "again",
-]
+WORDS = "the cat dog house sees small green big old runs over under river mountain and then never".split(" ")
 
 
 def write_texts(folder: Path, seed: int) -> Path:
@@ -182,7 +163,7 @@ def test_the_demo_prints_its_contract(
         ({"train": {}}, ["equal tokens", "max_tokens"]),
         ({"claims": [{"kind": "saving", "text": "t", "arm": "men", "at_most": 1}]}, ["'men'", "'mean'"]),
         (
-            {"arms": {"scratch": {"start": {"type": "transplnt"}}}},
+            {"claims": [], "arms": {"scratch": {"start": {"type": "transplnt"}}}},
             ["'transplnt'", "'transplant'", "arm scratch"],
         ),
     ],
