@@ -16,7 +16,7 @@ from warmstart.recipes.runner import Runner, run_recipe
 from warmstart.recipes.schema import Recipe
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-WORDS = "the cat dog house sees small green big old runs over under river mountain and then never".split(" ")
+WORDS = ["the", "cat", "dog", "house", "sees", "small", "green", "big", "old", "runs", "over", "river"]
 
 
 def write_texts(folder: Path, seed: int) -> Path:

@@ -30,17 +30,12 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def simplex_projection(scores: np.ndarray) -> np.ndarray:
-    """Brute force: every support size is tried; the projection is the nearest feasible point."""
-    best, nearest = None, np.inf
-    for size in range(1, len(scores) + 1):
-        chosen = np.argsort(-scores)[:size]
-        point = np.zeros_like(scores)
-        point[chosen] = scores[chosen] - (scores[chosen].sum() - 1) / size
-        distance = np.square(point - scores).sum()
-        if (point >= -1e-12).all() and distance < nearest:
-            best, nearest = point, distance
-    assert best is not None
-    return np.maximum(best, 0)
+    """Another way: the threshold at which the excess sums to one, by bisection."""
+    low, high = scores.max() - 1.0, scores.max()
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.maximum(scores - middle, 0).sum() > 1 else (low, middle)
+    return np.maximum(scores - high, 0)
 
 
 @given(hnp.arrays(np.float64, st.integers(1, 12), elements=st.floats(-3, 3)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     from warmstart.cli.failures import exit_code_of
 
+    # Threads that spin while they wait cost a tenfold slowdown as soon as another program wants a core; sleeping
+    # costs next to nothing. Must be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = app.main(
             args=None if args is None else list(args), prog_name="warmstart", standalone_mode=False
