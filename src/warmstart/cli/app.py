@@ -87,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     from warmstart.cli.failures import exit_code_of
 
-    # Threads that spin while they wait cost a tenfold slowdown as soon as another program wants a core; sleeping
+    # Threads that spin while they wait slow training tenfold once another program wants a core; sleeping
     # costs next to nothing. Must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:

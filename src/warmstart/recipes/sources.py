@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warmstart.checkpoint.sources import register_source_resolver
+from warmstart.foundation.errors import UserError, nearest
 from warmstart.recipes.schema import Recipe, load_recipe, parse_step, substitute
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ def source_names() -> list[str]:
 
 def source_recipe(name: str) -> Recipe:
     """The recipe behind a named source."""
+    if name not in source_names():
+        raise UserError(f"no source is called {name!r}", fix=nearest(name, source_names()))
     return load_recipe(FOLDER / f"{name}.yaml")
 
 
-def build_source(name: str, runner: Runner) -> Path:
+def build_source(name: str, runner: Runner, overrides: Sequence[str] = ()) -> Path:
     """Artifact of a named source, trained now if the cache does not hold it."""
-    recipe = source_recipe(name)
+    recipe = source_recipe(name).scaled(None, overrides)
     recipe.validate_steps()
     done: dict[str, str] = {}
     for step in recipe.order(recipe.outcome):
