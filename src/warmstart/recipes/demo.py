@@ -22,7 +22,7 @@ class DemoSettings(Settings):
     """Text that the new model is for: file, folder, hub id or named data set."""
     vocab_size: int = 4096
     """Tokens of the new tokenizer."""
-    max_tokens: int = 250_000
+    max_tokens: int = 200_000
     """Training tokens of each arm."""
     output_dir: str = "runs"
     """Folder in which the run folder is made."""
