@@ -249,7 +249,9 @@ def sentence(arms: Sequence[Arm], baseline: str) -> str:
             f"No warm start reached the final loss of {baseline} in every seed: "
             f"the best, {best.name}, did in {reached} of {len(best.curves)}."
         )
-    times = f"{1 / ratio:.1f} times" if ratio > 0 else "infinitely many times"
+    if ratio == 0:
+        return f"The warm start {best.name} is at the final loss of {baseline} training before any training."
+    times = f"{1 / ratio:.1f} times"
     if ratio >= 1:
         return f"No warm start was cheaper: the best, {best.name}, needs {ratio:.0%} of {baseline}'s tokens."
     return (
