@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from warmstart.foundation.wording import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.tree import Tree
@@ -42,19 +44,7 @@ def pairs(console: Console, values: Mapping[str, Any], *, title: str = "") -> No
 
 def text(value: Any) -> str:
     """A cell: whole numbers with thousands, fractions with four digits that matter, nothing as a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(text(v) for v in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{str(k).replace('_', ' ')} {text(v)}" for k, v in value.items())
-    return str(value)
+    return plain(value, spaced_keys=True)
 
 
 def size(count: float) -> str:

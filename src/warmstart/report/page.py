@@ -13,6 +13,7 @@ from warmstart import __version__
 from warmstart.evaluation.curves import Curve
 from warmstart.evaluation.results import Arm, ComparisonResult, Interval
 from warmstart.foundation.files import write_atomic
+from warmstart.foundation.wording import plain
 from warmstart.report import svg as palette
 from warmstart.report import words
 
@@ -165,7 +166,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = plain
     return environment
 
 
@@ -244,19 +245,3 @@ def _yaml(settings: Mapping[str, Any]) -> str:
 
 def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_cell(v) for v in value)
-    return str(value)
