@@ -218,28 +218,6 @@ class Anatomy:
             self, sequence_length, target_length=target_length, predicted_fraction=predicted_fraction
         )
 
-    def flops_per_token(
-        self,
-        sequence_length: int,
-        *,
-        training: bool = True,
-        target_length: int | None = None,
-        predicted_fraction: float = 1.0,
-    ) -> float:
-        """FLOPs per token at this sequence length.
-
-        The forward pass of [`flops`][warmstart.anatomy.model.Anatomy.flops] divided by its tokens (source and
-        target tokens of an encoder-decoder model); training counts three times as much, since the backward
-        pass needs two products for each one of the forward pass.
-        """
-        forward = self.flops(
-            sequence_length, target_length=target_length, predicted_fraction=predicted_fraction
-        )
-        tokens = sequence_length
-        if len(self.layers) > 1:
-            tokens += sequence_length if target_length is None else target_length
-        return (3 if training else 1) * forward / tokens
-
 
 def anatomy_of(
     config: PretrainedConfig | Mapping[str, Any], *, tied: bool | None = None, where: object = None

@@ -57,7 +57,7 @@ def inspect(checkpoint: Checkpoint | str | Path, *, trust_remote_code: bool = Fa
         "shards": len(files),
         "tensors": len(checkpoint.tensors),
         "rows": checkpoint.rows,
-        "tied": not any(name.endswith(_HEADS) for name in checkpoint.tensors),
+        "tied": _tied(checkpoint),
         "context_length": next((config[k] for k in _LENGTHS if isinstance(config.get(k), int)), None),
         "tokenizer": tokenizer,
         "license": checkpoint.license,
@@ -67,12 +67,18 @@ def inspect(checkpoint: Checkpoint | str | Path, *, trust_remote_code: bool = Fa
     }
 
 
+def _tied(checkpoint: Checkpoint) -> bool:
+    return not any(name.endswith(_HEADS) for name in checkpoint.tensors)
+
+
 def _parameters(checkpoint: Checkpoint) -> tuple[dict[str, int], str]:
     """Parameters per part by the family's table, or per top-level module where there is no table."""
     from warmstart.anatomy import anatomy_of
 
+    # transformers 5 decides for T5 by the stored weights, whatever config.json says
+    tied = _tied(checkpoint) if checkpoint.config.get("is_encoder_decoder") else None
     try:
-        counts = anatomy_of(checkpoint.config).parameters(checkpoint.tensors).as_dict()
+        counts = anatomy_of(checkpoint.config, tied=tied).parameters(checkpoint.tensors).as_dict()
         return {part: n for part, n in counts.items() if n}, "anatomy"
     except UserError:
         parts: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from warmstart.foundation.registry import Registry
 
@@ -18,6 +18,17 @@ AUTO_CLASSES: dict[Task, str] = {
     "masked": "AutoModelForMaskedLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
+
+
+class BatchShape(NamedTuple):
+    """What the model computes for one block of text."""
+
+    inputs: int
+    """Positions that the model (or its encoder) reads."""
+    targets: int | None = None
+    """Positions that the decoder of an encoder-decoder model reads."""
+    predicted: float = 1.0
+    """Expected share of the last stack's positions for which the head is computed."""
 
 
 class Objective(ABC):
@@ -39,9 +50,9 @@ class Objective(ABC):
         """Name of the transformers class that loads a model for this objective."""
         return AUTO_CLASSES[self.task]
 
-    def block_length(self, input_length: int) -> int:
-        """Tokens per block of text so that the model reads at most `input_length` positions."""
-        return input_length
+    def shape(self, tokens: int) -> BatchShape:
+        """Positions computed for a block of `tokens` tokens; what FLOPs are counted from."""
+        return BatchShape(tokens)
 
     @abstractmethod
     def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:

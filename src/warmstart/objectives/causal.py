@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warmstart.objectives._base import Objective, objectives
+from warmstart.objectives._base import BatchShape, Objective, objectives
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,10 @@ class Causal(Objective):
     """
 
     task = "causal"
+
+    def shape(self, tokens: int) -> BatchShape:
+        """The last token of a block has nothing to predict."""
+        return BatchShape(tokens, predicted=(tokens - 1) / tokens)
 
     def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """`input_ids` and `labels`, both (B, L) and equal."""

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
-from warmstart.objectives._base import Objective, objectives
+from warmstart.objectives._base import BatchShape, Objective, objectives
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,10 @@ class Masked(Objective):
 
         before, after = surrounding(self.tokenizer)
         return (before[0] if before else None, after[-1] if after else None)
+
+    def shape(self, tokens: int) -> BatchShape:
+        """The head is computed for the chosen tokens only."""
+        return BatchShape(tokens, predicted=self.settings.mlm_probability)
 
     def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """`input_ids` with masks and `labels`, both (B, L)."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
-from warmstart.objectives._base import Objective, objectives
+from warmstart.objectives._base import BatchShape, Objective, objectives
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,14 +72,10 @@ class Span(Objective):
         spans = min(spans, replaced, tokens - replaced)
         return replaced, spans, tokens - replaced + spans + 1, replaced + spans + 1
 
-    def block_length(self, input_length: int) -> int:
-        """Longest block whose inputs take at most `input_length` positions (568 for 512)."""
-        if input_length < 3:
-            raise UserError(f"an input of {input_length} tokens is too short for span corruption")
-        tokens = 2
-        while self.lengths(tokens + 1)[2] <= input_length:
-            tokens += 1
-        return tokens
+    def shape(self, tokens: int) -> BatchShape:
+        """Inputs lose the replaced spans, the decoder reads the labels."""
+        _, _, inputs, labels = self.lengths(tokens)
+        return BatchShape(inputs, labels)
 
     def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """`input_ids` (B, L - replaced + m + 1) and `labels` (B, replaced + m + 1)."""

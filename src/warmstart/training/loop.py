@@ -72,7 +72,7 @@ def train(
         stack.enter_context(only_trainable(model, settings.trainable))
         stack.enter_context(_training_mode(model))
         identity = identity_of(model, packed, settings)
-        flops = flops_per_token(model, settings.block_size)
+        flops = flops_per_token(model, objective, settings.block_size)
         engine = Engine(model, objective, settings, run_dir)
         stack.callback(engine.close)
         if engine.is_main:
@@ -132,17 +132,22 @@ def make_objective(model: PreTrainedModel, tokenizer: Any, settings: TrainSettin
     return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer)
 
 
-def flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
-    """Floating-point operations of training on one token, from the anatomy of the family.
+def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: int) -> float:
+    """Floating-point operations of training on one token of text, from the anatomy of the model.
 
-    Families without an anatomy count six per parameter (Kaplan et al., arXiv 2001.08361).
+    The objective says what is computed for a block (a masked model's head only where something is masked); a
+    backward pass costs two forward passes. Families without an anatomy count six operations per parameter
+    (Kaplan et al., arXiv 2001.08361).
     """
-    from warmstart.anatomy import anatomy_of
+    from warmstart.anatomy import anatomy_of_model
 
     try:
-        return float(anatomy_of(model.config).flops_per_token(sequence_length))
+        anatomy = anatomy_of_model(model)
     except UserError:
         return 6.0 * sum(p.numel() for p in model.parameters())
+    shape = objective.shape(block_size)
+    forward = anatomy.flops(shape.inputs, target_length=shape.targets, predicted_fraction=shape.predicted)
+    return 3 * forward / block_size
 
 
 @contextlib.contextmanager
