@@ -125,7 +125,14 @@ def test_short_units_are_joined(write):
     assert texts(lines, unit="line", min_characters=6) == ["a\nb\nc", "d\ne\nf", "g\nh"]
 
 
-@pytest.mark.parametrize("unit", ["auto", "line", "paragraph", "file"])
+def test_a_giant_line_is_refused_unless_asked_for(write):
+    path = write("a.txt", "short\n" + "word " * 300 + "\nshort\n")
+    with pytest.raises(UserError, match=r"line 2 is longer than 1,000 char.*unit: line"):
+        texts(path, max_document_characters=1000)
+    assert len(texts(path, max_document_characters=1000, unit="line")) == 4
+
+
+@pytest.mark.parametrize("unit", ["line", "paragraph", "file"])
 def test_a_giant_line_is_cut_at_spaces_in_bounded_memory(tmp_path, unit, monkeypatch):
     monkeypatch.setattr(streams, "CHUNK", 100_000)
     path = tmp_path / "giant.txt"

@@ -36,7 +36,8 @@ class CorpusSettings(Settings):
     """Language code of the text, for reports and model cards."""
     unit: Literal["auto", "file", "line", "paragraph"] = "auto"
     """What one document of a .txt file is. `auto`: paragraphs (separated by blank lines) where the first
-    64 kilobytes of the file have any, else lines."""
+    64 kilobytes of the file have any, else lines; a giant line is then an error, while the other values have
+    it cut."""
     min_characters: int = Field(default=0, ge=0)
     """Lines or paragraphs of a .txt file shorter than this are joined with the following ones."""
     max_document_characters: int = Field(default=200_000, ge=100)

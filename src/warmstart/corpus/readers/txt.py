@@ -11,6 +11,7 @@ from warmstart.corpus.document import Document
 from warmstart.corpus.reading import SourceFile, readers
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.corpus.streams import open_binary, text_lines
+from warmstart.foundation.errors import UserError
 
 HEAD = 1 << 16
 """Bytes looked at to guess the unit."""
@@ -26,6 +27,10 @@ def read_txt(file: SourceFile, settings: CorpusSettings) -> Iterator[Document]:
     `max_document_characters` is cut at a line end or space, so that a giant line never has to fit in memory.
     The parts of a whole file (`unit: file`) share a `key` and so fall in the same split; the parts of a giant
     line do not, because a corpus that is one line could not be divided otherwise.
+
+    Raises:
+        UserError: A line is longer than `max_document_characters` and the unit was only guessed: most often
+            the line ends of such a file were lost, and its "documents" would be arbitrary.
     """
     unit = guess_unit(file.path, settings.encoding) if settings.unit == "auto" else settings.unit
     for number, (text, line) in enumerate(_units(file.path, unit, settings), start=1):
@@ -63,6 +68,12 @@ def _units(path: Path, unit: str, settings: CorpusSettings) -> Iterator[tuple[st
             yield text, first
 
     for number, text, whole in text_lines(path, settings.encoding, limit):
+        if not whole and settings.unit == "auto":
+            raise UserError(
+                f"line {number:,} is longer than {limit:,} characters: are its line ends lost?",
+                where=path,
+                fix=f"break it into lines, or set unit: {unit} to have it cut at spaces into documents",
+            )
         part = part + 1 if number == last_number else 1
         last_number = number
         if not text.strip() and whole and part == 1:
