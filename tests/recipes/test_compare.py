@@ -198,3 +198,18 @@ def test_named_sources_are_trained_once_and_found_by_name(
     assert sources.source_names() == ["mini"] and sources.is_named_source("mini")
     assert len(list((tmp_path / "cache").iterdir())) == 2, "the source and the step"
     assert runner.step("tokenizer", settings) == first
+
+
+def test_a_changed_source_recipe_is_trained_anew(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import warmstart.recipes.sources as sources
+
+    monkeypatch.setattr(sources, "FOLDER", tmp_path)
+    runner = Runner(tmp_path / "cache")
+    found = []
+    for size in (300, 290, 300):
+        step = {"type": "tokenizer", "corpus": world["corpus"], "vocab_size": size}
+        (tmp_path / "mini.yaml").write_text(json.dumps({"name": "mini", "steps": {"t": step}}))
+        found.append(runner.step("source", {"name": "mini"}))
+    assert found[0] == found[2] != found[1]

@@ -46,6 +46,9 @@ class Runner:
         entry = operations.get(kind)
         plain = settings.model_dump(exclude_unset=True) if isinstance(settings, Settings) else settings
         parsed = entry.settings.parse(self.with_sources(plain), where=name or kind)
+        if "pointer" in entry.tags:
+            found: Path = entry.target(parsed, self.cache, self)
+            return found
         key = digest({"operation": kind, "version": entry.version, "settings": self.fingerprint(parsed)})
         folder = self.cache / f"{kind}-{key}"
         output, record = folder / "output", folder / "step.json"

@@ -2,7 +2,8 @@
 
 An operation is `run(settings, folder, runner)`: it reads what its settings name, works inside `folder` (which
 survives a kill, so it may resume there) and leaves its artifact in `folder/output`. Sub-steps go through
-`runner.step`, so that they are cached and resumed like any other step.
+`runner.step`, so that they are cached and resumed like any other step. An operation tagged `pointer` leaves
+nothing in a folder of its own: it returns the artifact of another step, and is asked anew each time.
 """
 
 from __future__ import annotations
@@ -16,5 +17,5 @@ from warmstart.foundation.registry import Registry
 if TYPE_CHECKING:
     from warmstart.recipes.runner import Runner
 
-Operation = Callable[[Any, Path, "Runner"], None]
+Operation = Callable[[Any, Path, "Runner"], Path | None]
 operations: Registry[Operation] = Registry("operation", "warmstart.recipes.operations")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from warmstart.foundation.settings import Settings
 from warmstart.recipes.operations import operations
-from warmstart.recipes.runner import Runner, publish
+from warmstart.recipes.runner import Runner
 from warmstart.recipes.sources import build_source
 
 
@@ -19,7 +19,7 @@ class SourceSettings(Settings):
     """Changes of its recipe as `step.key=value`, such as `train.max_tokens=20000`."""
 
 
-@operations.register("source", settings=SourceSettings)
-def source_step(settings: SourceSettings, folder: Path, runner: Runner) -> None:
+@operations.register("source", settings=SourceSettings, tags=("pointer",))
+def source_step(settings: SourceSettings, folder: Path, runner: Runner) -> Path:
     """Train a small source checkpoint by its own recipe, or take it from the cache."""
-    publish(build_source(settings.name, runner, settings.overrides), folder / "output")
+    return build_source(settings.name, runner, settings.overrides)
