@@ -47,7 +47,9 @@ class Runner:
         plain = settings.model_dump(exclude_unset=True) if isinstance(settings, Settings) else settings
         parsed = entry.settings.parse(self.with_sources(plain), where=name or kind)
         if "pointer" in entry.tags:
-            found: Path = entry.target(parsed, self.cache, self)
+            found = entry.target(parsed, self.cache, self)
+            if found is None:
+                raise RuntimeError(f"operation {kind!r} points at nothing")
             return found
         key = digest({"operation": kind, "version": entry.version, "settings": self.fingerprint(parsed)})
         folder = self.cache / f"{kind}-{key}"
