@@ -9,8 +9,9 @@ import pytest
 from aux_worlds import byte_bpe, context, english
 
 from warmstart.foundation.errors import UserError
+from warmstart.vocabulary.computed import ComputedMix
 from warmstart.vocabulary.rows._base import RowContext
-from warmstart.vocabulary.rows.projection import ProjectedMix, ProjectionSettings, projection
+from warmstart.vocabulary.rows.projection import ProjectionSettings, projection
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_planted_map_is_recovered_for_every_matrix(world: tuple[RowContext, np
     mix = projection(made, ProjectionSettings(vectors=file, ridge=0)).check()
     overlap = made.vocab.overlap
     whole = mix.with_copies(overlap)
-    assert isinstance(whole, ProjectedMix)
+    assert isinstance(whole, ComputedMix)
     whole.check()
     rng = np.random.default_rng(4)
     for width in (16, 5):  # input rows, and an untied head of another width

@@ -158,6 +158,7 @@ class RowMix:
         noise: Noise | NoiseKind | None = None,
         reference: np.ndarray | None = None,
         norm_match: np.ndarray | None = None,
+        which: Literal["input", "head"] = "input",
         block: int = 1024,
     ) -> np.ndarray:
         """Fill a target matrix from a source matrix.
@@ -172,6 +173,7 @@ class RowMix:
             reference: Source ids over which mean and deviation are taken (default: all); leave out padding.
             norm_match: `(V_target,)` labels; mixed rows are rescaled to the mean norm of copied rows with
                 the same label (of all copied rows, else of the reference rows, where a label has none).
+            which: What `rows` are; only `ComputedMix` may treat head rows differently.
             block: Target rows computed at a time.
 
         Returns:
@@ -200,9 +202,21 @@ class RowMix:
             out[part] = noise.draw(len(part), mu, sd, rng)
         if self.mean.any():
             out[self.mean] = mu
+        self.fill(out, rows, which=which, reference=reference, rng=rng)
         if norm_match is not None:
             self._match_norms(out, rows, np.asarray(norm_match), reference)
         return out
+
+    def fill(
+        self,
+        out: np.ndarray,
+        rows: np.ndarray,
+        *,
+        which: Literal["input", "head"],
+        reference: np.ndarray | None,
+        rng: np.random.Generator,
+    ) -> None:
+        """Put rows that come from elsewhere than weights into `out`; a plain mix has none."""
 
     def apply_bias(self, bias: np.ndarray, *, reference: np.ndarray | None = None) -> np.ndarray:
         """Head bias `(V_target,)` from `(V_source,)` by the same weights; rows without mixture get the mean.

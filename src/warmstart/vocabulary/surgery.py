@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from warmstart.vocabulary.computed import Which
+
 _FORGOTTEN = (
     "suppress_tokens",
     "begin_suppress_tokens",
@@ -83,7 +85,7 @@ def swap(model: PreTrainedModel, old: torch.nn.Parameter, new: np.ndarray) -> No
 
 def replace_vocabulary(
     model: PreTrainedModel,
-    fill: Callable[[np.ndarray, str], np.ndarray],
+    fill: Callable[[np.ndarray, Which], np.ndarray],
     fill_bias: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Give the model new vocabulary parameters; all others stay the same objects.

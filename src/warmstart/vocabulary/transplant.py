@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from warmstart.checkpoint import Checkpoint
+    from warmstart.vocabulary.computed import Which
 
 __all__ = ["InitialiseSettings", "TransplantSettings", "initialise", "row_mix", "transplant"]
 
@@ -79,10 +80,10 @@ def transplant(
     labels[: len(context.vocab.target)] = [token.starts_word for token in context.vocab.target]
     measured: dict[str, Any] = {}
 
-    def fill(matrix: np.ndarray, which: str) -> np.ndarray:
+    def fill(matrix: np.ndarray, which: Which) -> np.ndarray:
         stream = np.random.default_rng([settings.seed, 1 if which == "input" else 2])
         matched = labels if settings.norm_match else None
-        filled = mix.apply(matrix, rng=stream, reference=reference, norm_match=matched)
+        filled = mix.apply(matrix, rng=stream, reference=reference, norm_match=matched, which=which)
         measured[f"{which}_rows"] = mix.report(matrix, filled)
         return filled
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +12,8 @@ from warmstart.foundation.settings import Settings
 from warmstart.vocabulary.aux_space.binding import target_token_space
 from warmstart.vocabulary.aux_space.compose import Composition
 from warmstart.vocabulary.aux_space.train import StaticSettings
-from warmstart.vocabulary.mix import RowMix, moments
+from warmstart.vocabulary.computed import ComputedMix
+from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.rows._base import RowContext, initialisers
 
 
@@ -31,66 +31,39 @@ class ProjectionSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ProjectedMix(RowMix):
-    """A row mix some of whose rows come from a linear map instead of weights.
+class LinearMap:
+    """Rows as a linear map of features, fitted anew for each matrix (input rows, head rows).
 
-    A linear map fitted by least squares is itself a mixture, `X_new (X'X)^-1 X' E_s`, but a dense one: over
-    50,000 tokens its weights would need gigabytes. So the two thin factors are kept, and the map is fitted
-    anew for each matrix (input rows, head rows).
+    A map fitted by least squares is itself a mixture, `X_new (X'X)^-1 X' E_s`, but a dense one: over 50,000
+    tokens its weights would need gigabytes. So the two thin factors are kept.
 
     Attributes:
-        features: `(V_target, f)` float64, a constant first; zero rows where there is no vector.
+        features: `(V_target, f)`, without the constant.
         anchors: `(n, 2)` pairs (target id, source id) on which the map is fitted.
-        ridge: See the settings.
+        ridge: Penalty relative to the mean squared component.
     """
 
-    features: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    anchors: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
-    ridge: float = 0.0
+    features: np.ndarray
+    anchors: np.ndarray
+    ridge: float
 
-    @property
-    def projected(self) -> np.ndarray:
-        """`(V_target,)` bool: rows that the map fills."""
-        return ~(self.fallback | self.mean) & (np.diff(self.weights.indptr) == 0)
-
-    def check(self) -> ProjectedMix:
-        """As in [`RowMix`][warmstart.vocabulary.mix.RowMix]; projected rows need a vector, not weights."""
-        projected = self.projected
-        if not self.features[projected].any(axis=1).all():
-            raise UserError("a row of the mix has neither weights nor a vector to project")
-        RowMix(self.weights, self.fallback | projected, self.mean, self.noise).check()
-        return self
-
-    def apply(self, rows: np.ndarray, **options: Any) -> np.ndarray:
-        """As [`RowMix.apply`][warmstart.vocabulary.mix.RowMix.apply], then the projected rows."""
-        norm_match = options.pop("norm_match", None)
-        out = super().apply(rows, **options)
-        ids = np.flatnonzero(self.projected)
-        if len(ids):
-            solution = self._fit(rows[self.anchors[:, 1]].astype(np.float64))
-            for start in range(0, len(ids), 8192):
-                part = ids[start : start + 8192]
-                out[part] = self.features[part] @ solution
-        if norm_match is not None:
-            self._match_norms(out, rows, np.asarray(norm_match), options.get("reference"))
+    def __call__(self, ids: np.ndarray, rows: np.ndarray, **_: object) -> np.ndarray:
+        """The map's rows `(len(ids), d)`, in the precision of `rows`."""
+        centre, mean, slope = self.fit(rows[self.anchors[:, 1]].astype(np.float64))
+        out = np.empty((len(ids), rows.shape[1]), dtype=rows.dtype)
+        for start in range(0, len(ids), 8192):
+            part = ids[start : start + 8192]
+            out[start : start + 8192] = (self.features[part] - centre) @ slope + mean
         return out
 
-    def apply_bias(self, bias: np.ndarray, *, reference: np.ndarray | None = None) -> np.ndarray:
-        """As in `RowMix`; projected rows get the mean bias, as new types do in IndoBERTweet."""
-        out = super().apply_bias(bias, reference=reference)
-        out[self.projected] = moments(bias[:, None].astype(np.float64), reference)[0][0]
-        return out
-
-    def _fit(self, goal: np.ndarray) -> np.ndarray:
-        """The map `(f, d)`: least squares with an intercept that carries no penalty."""
-        known = self.features[self.anchors[:, 0]]
+    def fit(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centre of the features `(f,)`, mean row `(d,)` and slope `(f, d)`; the mean carries no penalty."""
+        known = self.features[self.anchors[:, 0]].astype(np.float64)
         centre, mean = known.mean(axis=0), goal.mean(axis=0)
-        centre[0] = 0.0
-        x = (known - centre)[:, 1:]
+        x = known - centre
         level = float(np.square(x).mean()) * len(x)
         gram = x.T @ x + self.ridge * level * np.eye(x.shape[1])
-        slope = np.linalg.lstsq(gram, x.T @ (goal - mean), rcond=None)[0]
-        return np.concatenate([(mean - centre[1:] @ slope)[None], slope])
+        return centre, mean, np.linalg.lstsq(gram, x.T @ (goal - mean), rcond=None)[0]
 
 
 @initialisers.register(
@@ -126,14 +99,5 @@ def projection(context: RowContext, settings: ProjectionSettings) -> RowMix:
             where="initialiser projection",
             fix="give more target text, lower training.min_count, or use mean-of-pieces",
         )
-    count = context.shape[0]
-    features = np.zeros((count, space.dim + 1))
-    known = np.flatnonzero(space.known)
-    features[known, 0], features[known, 1:] = 1.0, space.vectors[known]
-    fallback = np.ones(count, dtype=bool)
-    fallback[context.wanted[space.known[context.wanted]]] = False
-    from scipy.sparse import csr_matrix
-
-    return ProjectedMix(
-        csr_matrix(context.shape), fallback, features=features, anchors=anchors, ridge=settings.ridge
-    )
+    known = context.wanted[space.known[context.wanted]]
+    return ComputedMix.of(context.shape, known, LinearMap(space.vectors, anchors, settings.ridge))
