@@ -29,7 +29,7 @@ def disk_errors(where: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # EFBIG: the user's file-size limit
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 "the disk is full", where=where, fix="free some space; what was there before is intact"
             ) from error
