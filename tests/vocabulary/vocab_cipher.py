@@ -9,11 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from warmstart.corpus.named.cipher import LETTERS, encipher_letters
 from warmstart.vocabulary.forge.skeleton import fill_template
 from warmstart.vocabulary.tokens import backend_state, style_of
 
-_LOWER = dict(zip("abcdefghijklmnopqrstuvwxyz", "абвгдежзиклмнопрстуфхцчшщъ", strict=True))
-LETTERS = _LOWER | {latin.upper(): cyrillic.upper() for latin, cyrillic in _LOWER.items()}
 _SPECIAL = re.compile(r"<extra_id_\d+>|<mask>|\[MASK\]")
 
 
@@ -21,9 +20,9 @@ def cipher(text: str) -> str:
     """The text with every letter moved to another script; special tokens stay."""
     kept, out, position = list(_SPECIAL.finditer(text)), [], 0
     for match in kept:
-        out += [text[position : match.start()].translate(str.maketrans(LETTERS)), match[0]]
+        out += [encipher_letters(text[position : match.start()]), match[0]]
         position = match.end()
-    return "".join(out) + text[position:].translate(str.maketrans(LETTERS))
+    return "".join(out) + encipher_letters(text[position:])
 
 
 def cipher_tokenizer(
