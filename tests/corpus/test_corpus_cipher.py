@@ -19,6 +19,7 @@ from warmstart.corpus.named.cipher import (
     encipher_word,
     encipher_words,
     is_shown,
+    meanings,
     word_types,
 )
 from warmstart.foundation.errors import UserError
@@ -106,6 +107,10 @@ def test_the_dictionary_shows_one_half_and_keeps_the_other(
     assert all(turned == encipher_word(word) for word, turned in every)
     assert all(is_shown(word) for word, _ in shown)
     assert word_types(str(plain))["Sentence"] == 200 and word_types(str(plain), min_count=201) == Counter()
+    truth = meanings(str(plain))
+    assert truth(encipher_word("Sentence")) == "Sentence" and truth(encipher_word("number")) == "number"
+    assert truth(encipher_word("numbers")) is None and truth("number") is None
+    assert meanings(str(plain), min_count=201)(encipher_word("number")) is None
     lines = list(open_pairs(f"cipher/parallel/{plain}"))
     assert lines and all(turned == encipher_words(text) for text, turned in lines)
     with pytest.raises(UserError, match="no split 'valid'"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -141,6 +141,27 @@ def word_types(base: str, *, split: str = "all", min_count: int = 1) -> Counter[
         counts.update(_WORD.findall(document.text))
     kept = {w: n for w, n in counts.items() if n >= min_count and any(c in LETTERS for c in w)}
     return Counter(kept)
+
+
+def meanings(base: str, *, min_count: int = 1) -> Callable[[str], str | None]:
+    """The truth about a word cipher: a function from a pseudo-word to the word of the plain text behind it.
+
+    It gives None for what is no pseudo-word of this text: a part of one, or a word in plain letters.
+
+    Args:
+        base: Named set or path of the plain text.
+        min_count: Words that occur less often (case aside) count as unknown.
+    """
+    counts: Counter[str] = Counter()
+    for word, count in word_types(base).items():
+        counts[word.lower()] += count
+    known = {word for word, count in counts.items() if count >= min_count}
+
+    def meaning(text: str) -> str | None:
+        word = decipher_word(text)
+        return word if word != text and word.lower() in known else None
+
+    return meaning
 
 
 def is_shown(word: str) -> bool:
