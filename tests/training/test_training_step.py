@@ -18,7 +18,8 @@ from warmstart.training.engine import Engine
 from warmstart.training.kernels import fast_kernels
 from warmstart.training.loop import make_objective
 from warmstart.training.order import DataOrder
-from warmstart.training.parameters import only_trainable, parameter_groups
+from warmstart.training.parameters import parameter_groups
+from warmstart.training.phases import only_trainable
 
 STEPS = 5
 

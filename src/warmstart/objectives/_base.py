@@ -9,6 +9,7 @@ from warmstart.foundation.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
@@ -29,6 +30,10 @@ class BatchShape(NamedTuple):
     """Positions that the decoder of an encoder-decoder model reads."""
     predicted: float = 1.0
     """Expected share of the last stack's positions for which the head is computed."""
+    teacher: int = 0
+    """Positions that a frozen teacher of the same architecture reads."""
+    taught: float = 0.0
+    """Expected share of the teacher's positions for which its head is computed."""
 
 
 class Objective(ABC):
@@ -37,10 +42,19 @@ class Objective(ABC):
     Args:
         settings: Options of the objective.
         tokenizer: Tokenizer of the model; tells special tokens and where words start.
+
+    An objective that needs more, such as a teacher, takes it as keyword arguments with defaults and names
+    them in `parts`.
     """
 
     task: ClassVar[Task]
     """Kind of model that can be asked this."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Keyword arguments of the class beside settings and tokenizer."""
+    parallel: ClassVar[bool] = False
+    """Whether blocks may be (3, L): two cuts of the same text into tokens (see `objectives._parallel`)."""
+    fingerprint: str | None = None
+    """Hash of the parts; a run is continued only with the same ones."""
 
     def __init__(self, settings: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.settings, self.tokenizer = settings, tokenizer
@@ -49,6 +63,16 @@ class Objective(ABC):
     def auto_class(self) -> str:
         """Name of the transformers class that loads a model for this objective."""
         return AUTO_CLASSES[self.task]
+
+    def companions(self, model: nn.Module) -> nn.Module | None:
+        """Modules that learn beside `model` and are dropped on save, such as a second head; made once.
+
+        They are handed to every call of `loss`. Random numbers drawn here depend on the run's seed alone.
+        """
+        return None
+
+    def prepare(self, model: nn.Module, device: torch.device) -> None:  # noqa: B027
+        """Called once before the first step, when `model` is on `device`: a teacher moves there as well."""
 
     def shape(self, tokens: int) -> BatchShape:
         """Positions computed for a block of `tokens` tokens; what FLOPs are counted from."""
@@ -63,7 +87,9 @@ class Objective(ABC):
             rng: The only source of randomness; causal language modelling draws nothing.
         """
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], companions: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood of the labels in nats (differentiable) and their number.
 
         The sum, not the mean: means over passes and processes of unequal size do not add up. See
@@ -72,6 +98,7 @@ class Objective(ABC):
         Args:
             model: A model of this task, also compiled or distributed.
             batch: What `collate` returned, on the model's device.
+            companions: What `companions` returned; without them the loss of the model alone.
         """
         from warmstart.evaluation.head import token_losses
 

@@ -12,13 +12,16 @@ class LossModule(nn.Module):
 
     Args:
         model: A transformers model; its parameters are found under the prefix `model.`.
-        objective: Gives the loss.
+        objective: Gives the loss; parameters of its companions are found under `companions.`.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
+        self.companions = objective.companions(model)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood in nats and number of targets of `batch`."""
-        return self.objective.loss(self.model, batch)
+        if self.companions is None:
+            return self.objective.loss(self.model, batch)
+        return self.objective.loss(self.model, batch, self.companions)

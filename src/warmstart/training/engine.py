@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from warmstart.training.kernels import fast_kernels
 from warmstart.training.launch import make_accelerator, shard, wants_shards
-from warmstart.training.parameters import make_optimizer
+from warmstart.training.parameters import COMPANIONS, make_optimizer
+from warmstart.training.phases import Phase, resting
+from warmstart.training.randomness import untouched_randomness
+from warmstart.training.rows import ChosenRows, Rows
 from warmstart.training.state import assign, whole
 
 if TYPE_CHECKING:
@@ -49,10 +52,19 @@ class Engine:
         objective: Gives the loss.
         settings: Options of the run.
         run_dir: Where trackers write.
+        rows: Vocabulary rows that learn; all by default.
+        schedule: What learns when; everything that requires a gradient by default.
     """
 
     def __init__(
-        self, model: PreTrainedModel, objective: Objective, settings: TrainSettings, run_dir: Path
+        self,
+        model: PreTrainedModel,
+        objective: Objective,
+        settings: TrainSettings,
+        run_dir: Path,
+        *,
+        rows: Rows | None = None,
+        schedule: list[Phase] | None = None,
     ) -> None:
         from warmstart.objectives import LossModule
 
@@ -60,7 +72,9 @@ class Engine:
         self.accelerator = make_accelerator(settings, run_dir)
         self.sharded = self.world > 1 and wants_shards(settings)
         trained = copy.deepcopy(model) if self.sharded else model
-        module: nn.Module = LossModule(trained, objective)
+        with untouched_randomness():  # companions start alike in every process and run
+            torch.manual_seed(settings.seed)
+            module: nn.Module = LossModule(trained, objective)
         self._open = contextlib.ExitStack()
         # Compiled models do without: the compiler fuses the original parts itself.
         self._open.enter_context(
@@ -73,15 +87,18 @@ class Engine:
             trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.torch_compile:
             module.compile(dynamic=False)
+        inner = module
         if self.sharded:
             shard(module, trained, self.accelerator)
-            optimizer = make_optimizer(model, dict(trained.named_parameters()), settings)
+            optimizer = make_optimizer(model, _named(inner), settings)
             self.module, self.optimizer = module, optimizer
         else:
-            optimizer = make_optimizer(model, dict(trained.named_parameters()), settings)
+            optimizer = make_optimizer(model, _named(inner), settings)
             self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self.named = dict(trained.named_parameters())
-        self._trained = trained
+        self.named = _named(inner)
+        self._trained, self._schedule = trained, schedule or []
+        self._rows = None if rows is None else ChosenRows(trained, rows)
+        objective.prepare(trained, self.device)
         self._updated = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
@@ -104,8 +121,14 @@ class Engine:
         """Where this process computes."""
         return self.accelerator.device
 
-    def step(self, passes: Iterable[dict[str, Tensor]], count: int, learning_rate: float) -> StepOutcome:
-        """Take one optimizer step over `count` forward passes.
+    def step(
+        self,
+        passes: Iterable[dict[str, Tensor]],
+        count: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> StepOutcome:
+        """Take one optimizer step over `count` forward passes, at the share `progress` of the budget.
 
         Raises:
             FloatingPointError: The loss or gradient is not finite; nothing was updated. Seen here on a CPU
@@ -115,14 +138,12 @@ class Engine:
         sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(
             self.device
         )
-        for number, batch in enumerate(passes, 1):
-            with self._silent() if number < count and self.world > 1 else contextlib.nullcontext():
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-                    nll, targets = self.module(batch)
-                self.accelerator.backward(nll)
-            sums += torch.stack((nll.detach().to(sums), targets.detach().to(sums)))
+        with self._at_rest(progress):
+            sums = self._backward(passes, count, sums)
         if self.world > 1:
             sums = self.accelerator.reduce(sums, "sum")
+        if self._rows is not None:
+            self._rows.keep(self._updated)
         norm = self._normalise(sums[1])
         if self.device.type == "cpu" and not (torch.isfinite(sums[0]) and torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -132,6 +153,34 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return StepOutcome(sums, norm)
+
+    def _backward(self, passes: Iterable[dict[str, Tensor]], count: int, sums: Tensor) -> Tensor:
+        for number, batch in enumerate(passes, 1):
+            with self._silent() if number < count and self.world > 1 else contextlib.nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+                    nll, targets = self.module(batch)
+                self.accelerator.backward(nll)
+            sums += torch.stack((nll.detach().to(sums), targets.detach().to(sums)))
+        return sums
+
+    @contextmanager
+    def _at_rest(self, progress: float) -> Iterator[None]:
+        """Parameters of other phases get no gradient inside, and have none after it.
+
+        Several processes have agreed on what to exchange: there the gradient is computed and thrown away.
+        """
+        names = resting(self._schedule, progress) if self._schedule else ()
+        idle = [self.named[name] for name in names]
+        skip = idle if self.world == 1 else []
+        for parameter in skip:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in skip:
+                parameter.requires_grad_(True)
+        for parameter in idle:
+            parameter.grad = None
 
     @contextmanager
     def _silent(self) -> Iterator[None]:
@@ -189,6 +238,8 @@ class Engine:
         if self.sharded:
             own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             for name, value in self.weights().items():
+                if name.startswith(COMPANIONS):
+                    continue
                 assign(own[name], value.to(own[name].device))
 
     @contextmanager
@@ -213,3 +264,8 @@ class Engine:
         if self.settings.gradient_checkpointing:
             self._trained.gradient_checkpointing_disable()
         self.accelerator.free_memory()
+
+
+def _named(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of a `LossModule` under the names that they have in its model; companions keep a prefix."""
+    return {name.removeprefix("model."): p for name, p in module.named_parameters()}

@@ -13,7 +13,9 @@ from warmstart.foundation.settings import digest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from warmstart.objectives import Objective
     from warmstart.training.batches import Blocks
+    from warmstart.training.rows import Rows
     from warmstart.training.settings import TrainSettings
 
 FREE = frozenset(
@@ -31,13 +33,25 @@ FREE = frozenset(
 """Settings that may differ when a run continues: they change neither the batches nor the curve."""
 
 
-def identity_of(model: PreTrainedModel, packed: Blocks, settings: TrainSettings) -> dict[str, Any]:
+def identity_of(
+    model: PreTrainedModel,
+    packed: Blocks,
+    settings: TrainSettings,
+    *,
+    rows: Rows | None = None,
+    objective: Objective | None = None,
+) -> dict[str, Any]:
     """What must be equal for a run to be continued, by the name under which a difference is reported."""
+    from warmstart.training.rows import rows_identity, vocabulary_size
+
     return {
         **settings.model_dump(mode="json", exclude=set(FREE)),
         "training data": packed.fingerprint,
         "architecture": digest([(name, list(p.shape)) for name, p in model.named_parameters()]),
-        "starting model": _sample(model),
+        "starting model": weights_sample(model),
+        # None where there is none, as in the records of runs that knew neither
+        "trained rows": None if rows is None else rows_identity(rows, vocabulary_size(model)),
+        "objective's parts": None if objective is None else objective.fingerprint,
     }
 
 
@@ -52,7 +66,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: P
             )
 
 
-def _sample(model: PreTrainedModel) -> str:
+def weights_sample(model: PreTrainedModel) -> str:
     """Hash of about 1024 values of each parameter: enough to tell starting models apart."""
     total = hashlib.sha256()
     for parameter in model.parameters():

@@ -16,7 +16,7 @@ from warmstart.training.engine import Engine
 from warmstart.training.identity import identity_of
 from warmstart.training.interrupt import stop_requests
 from warmstart.training.memory import keep_freed_memory
-from warmstart.training.parameters import only_trainable
+from warmstart.training.phases import only_trainable
 from warmstart.training.plan import Plan
 from warmstart.training.result import TrainResult
 from warmstart.training.run import Evaluate, Run
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from warmstart.objectives import Objective
+    from warmstart.training.rows import Rows
     from warmstart.training.settings import TrainSettings
 
 __all__ = ["Evaluate", "TrainResult", "flops_per_token", "make_objective", "train"]
@@ -40,6 +41,8 @@ def train(
     evaluate: Evaluate | None = None,
     lineage: Mapping[str, Any] | BaseModel | None = None,
     resume: bool = True,
+    rows: Rows | None = None,
+    objective: Objective | None = None,
 ) -> TrainResult:
     """Train `model` in place on `packed` blocks and measure it on the way.
 
@@ -58,6 +61,11 @@ def train(
         lineage: `checkpoint.Lineage` of the result, written to each checkpoint.
         resume: Continue from the newest whole checkpoint in `run_dir`; without it, one that exists is an
             error.
+        rows: Vocabulary rows that learn, as ids or as (V,) booleans; all others stay bit for bit what they
+            were, in the input matrix, the head and its bias. Which of these learn at all, and whether the
+            body does, is `settings.trainable`.
+        objective: Made by [`make_objective`][warmstart.training.loop.make_objective] with parts that settings
+            cannot hold, such as a teacher; made from `settings` by default.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the state of the last whole step is saved.
@@ -66,14 +74,14 @@ def train(
     """
     run_dir = Path(run_dir)
     _check_blocks(packed, settings)
-    objective = make_objective(model, tokenizer, settings)
+    objective = objective or make_objective(model, tokenizer, settings)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
-        stack.enter_context(only_trainable(model, settings.trainable))
+        schedule = stack.enter_context(only_trainable(model, settings.trainable))
         stack.enter_context(_training_mode(model))
-        identity = identity_of(model, packed, settings)
+        identity = identity_of(model, packed, settings, rows=rows, objective=objective)
         flops = flops_per_token(model, objective, settings.block_size)
-        engine = Engine(model, objective, settings, run_dir)
+        engine = Engine(model, objective, settings, run_dir, rows=rows, schedule=schedule)
         stack.callback(engine.close)
         if engine.is_main:
             stack.enter_context(lock(run_dir))
@@ -110,8 +118,18 @@ def train(
         return run.to_the_end()
 
 
-def make_objective(model: PreTrainedModel, tokenizer: Any, settings: TrainSettings) -> Objective:
-    """The objective that `settings` names; `auto` takes the one that `model` was made for."""
+def make_objective(
+    model: PreTrainedModel, tokenizer: Any, settings: TrainSettings, **parts: Any
+) -> Objective:
+    """The objective that `settings` names; `auto` takes the one that `model` was made for.
+
+    Args:
+        model: Tells the task.
+        tokenizer: Of the model.
+        settings: Options of the run.
+        **parts: What the objective needs beside settings (see `Objective.parts`), such as a teacher; those
+            that it has no use for are left out.
+    """
     from warmstart.objectives import objectives
 
     table = {"name": settings.objective} if isinstance(settings.objective, str) else dict(settings.objective)
@@ -129,7 +147,8 @@ def make_objective(model: PreTrainedModel, tokenizer: Any, settings: TrainSettin
             f"the objective {name!r} is for {entry.target.task} models, and {type(model).__name__} is {task}",
             fix=f"use objective: {usual}",
         )
-    return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer)
+    wanted = {key: part for key, part in parts.items() if key in entry.target.parts}
+    return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer, **wanted)
 
 
 def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: int) -> float:
@@ -137,7 +156,7 @@ def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: in
 
     The objective says what is computed for a block (a masked model's head only where something is masked); a
     backward pass costs two forward passes. Families without an anatomy count six operations per parameter
-    (Kaplan et al., arXiv 2001.08361).
+    (Kaplan et al., arXiv 2001.08361). A frozen teacher costs its forward pass.
     """
     from warmstart.anatomy import anatomy_of_model
 
@@ -147,7 +166,8 @@ def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: in
         return 6.0 * sum(p.numel() for p in model.parameters())
     shape = objective.shape(block_size)
     forward = anatomy.flops(shape.inputs, target_length=shape.targets, predicted_fraction=shape.predicted)
-    return 3 * forward / block_size
+    teacher = anatomy.flops(shape.teacher, predicted_fraction=shape.taught) if shape.teacher else 0.0
+    return (3 * forward + teacher) / block_size
 
 
 @contextlib.contextmanager
@@ -163,7 +183,7 @@ def _training_mode(model: PreTrainedModel) -> Iterator[None]:
 def _check_blocks(packed: Blocks, settings: TrainSettings) -> None:
     if not len(packed):
         raise UserError("the text is shorter than one block", fix="give more text or a smaller block_size")
-    length = len(packed[0])
+    length = packed[0].shape[-1]
     if length != settings.block_size:
         raise UserError(
             f"block_size is {settings.block_size}, but the text was packed in blocks of {length}",

@@ -31,6 +31,7 @@ from warmstart.training.state import (
     optimizer_tensors,
     prune,
     read_tensors,
+    read_weights,
     save_state,
 )
 
@@ -96,7 +97,7 @@ class Run:
 
     def _restore(self, path: Path, state: RunState) -> None:
         engine = self.engine
-        engine.load_weights(read_tensors(path / "model.safetensors"))
+        engine.load_weights(read_weights(path))
         load_optimizer(engine.optimizer, engine.named, read_tensors(path / "optimizer.safetensors"))
         set_random_state(state.random[min(engine.rank, len(state.random) - 1)])
         self.state, self.checkpoint, self._saved_step = state, path, state.step
@@ -146,10 +147,11 @@ class Run:
     def _step(self) -> None:
         state, before = self.state, self.state.seconds
         rate = self.plan.learning_rate(state.step, before)
+        share = self.plan.progress(state.step + 0.5, before)
         self._in_step = True
         with self._timed():
             try:
-                outcome = self.engine.step(self.batches.get(state.step), self.batches.passes, rate)
+                outcome = self.engine.step(self.batches.get(state.step), self.batches.passes, rate, share)
             except FloatingPointError:
                 self._in_step = False
                 raise self._not_finite() from None

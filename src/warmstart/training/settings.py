@@ -57,9 +57,12 @@ class TrainSettings(Settings):
     """Added to the root of AdamW's second moment."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are shortened to it; null switches clipping off."""
-    trainable: Literal["all", "embeddings"] | list[str] = "all"
+    trainable: Literal["all", "embeddings", "2x2ls"] | list[str] | dict[str, float] = "all"
     """Which parameters learn: `all`; `embeddings` (input rows, output rows and their bias; the body is
-    frozen); or a list of regular expressions, of which one must be found in a parameter's name."""
+    frozen); `2x2ls` (embeddings, head, the first two and the last two layers; arXiv 2406.11477); or a list of
+    regular expressions, of which one must be found in a parameter's name. A table is a freeze schedule: a
+    preset or one expression, and the share of the budget until which it holds, as in
+    `{embeddings: 0.1, all: 1}`, which freezes the body for the first tenth."""
 
     bf16: bool = False
     """Compute in bfloat16 by autocast; weights, gradients and optimizer state stay float32."""
@@ -107,6 +110,15 @@ class TrainSettings(Settings):
             except UserError as error:
                 raise ValueError(f"{error.what}; {error.fix}") from None
         return name
+
+    @field_validator("trainable")
+    @classmethod
+    def _whole_schedule(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            ends = list(value.values())
+            if not ends or ends[-1] != 1 or ends[0] <= 0 or sorted(set(ends)) != ends:
+                raise ValueError("the phases' ends must rise from above 0 to 1")
+        return value
 
     @field_validator("eval_points")
     @classmethod

@@ -3,6 +3,7 @@
 `checkpoints/step-N/` opens with plain `from_pretrained` and holds besides:
 
 - `optimizer.safetensors`: moments per parameter, `exp_avg/<parameter name>` and so on;
+- `companions.safetensors`, where there are any: parameters that learn beside the model (extra heads);
 - `state.json`: position of the run, curve so far, random states of every process, and size and SHA-256 of
   every other file. It is written last; a folder without it, or whose files differ from it, is not a
   checkpoint.
@@ -33,11 +34,12 @@ from warmstart.evaluation.curves import CurvePoint
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder, sha256
 from warmstart.foundation.progress import note
+from warmstart.training.parameters import COMPANIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_STATE = "state.json"
+_STATE, _EXTRA = "state.json", "companions.safetensors"
 
 
 @dataclass
@@ -133,6 +135,14 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
 
 
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Parameters and buffers of a saved state, companions included."""
+    found = read_tensors(folder / "model.safetensors")
+    if (file := folder / _EXTRA).is_file():
+        found |= read_tensors(file)
+    return found
+
+
 def save_state(
     folder: Path,
     state: RunState,
@@ -146,11 +156,14 @@ def save_state(
     """Write `folder/step-N` or nothing; returns its path. A full disk raises `UserError`."""
     path = folder / f"step-{state.step}"
     with _readable_disk_errors(folder), atomic_folder(path, replace=True) as temporary:
+        extra = {name: value.contiguous() for name, value in weights.items() if name.startswith(COMPANIONS)}
         save_file(
-            {name: value.contiguous() for name, value in weights.items()},
+            {name: value.contiguous() for name, value in weights.items() if name not in extra},
             temporary / "model.safetensors",
             metadata={"format": "pt"},
         )
+        if extra:
+            save_file(extra, temporary / _EXTRA)
         save_file(dict(optimizer), temporary / "optimizer.safetensors")
         model.config.save_pretrained(temporary)
         if getattr(model, "generation_config", None) is not None:
