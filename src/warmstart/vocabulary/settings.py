@@ -11,21 +11,23 @@ from warmstart.foundation.errors import UserError
 from warmstart.foundation.registry import Entry
 from warmstart.foundation.settings import Settings
 
-Kind = Literal["bpe", "unigram", "wordpiece"]
+Kind = Literal["bpe", "unigram", "wordpiece", "bytes"]
 
 
 class TokenizerSettings(Settings):
     """Train a tokenizer on text, in the manner of another one or from the usual parts of its kind."""
 
     corpus: CorpusSettings
-    """Text to train on (its `train` split)."""
+    """Text to train on (its `train` split); `bytes` is only measured on it."""
     vocab_size: int = Field(default=32000, ge=64)
-    """Tokens in all, special ones included. Fewer come out where the text does not support more."""
+    """Tokens in all, special ones included. Fewer come out where the text does not support more; `bytes`
+    always has 256, its special tokens and its sentinels."""
     like: str | None = None
     """Checkpoint, tokenizer folder or tokenizer.json to follow: kind, normaliser, pre-tokeniser, decoder,
     special tokens and their template stay, so that the body of that model reads what it knows."""
     kind: Kind | None = None
-    """`bpe` (byte-level), `unigram` (SentencePiece) or `wordpiece`; the kind of `like`, else `bpe`."""
+    """`bpe` (byte-level), `unigram` (SentencePiece), `wordpiece` or `bytes` (the ids of ByT5: nothing is
+    learned); the kind of `like`, else `bpe`."""
     min_frequency: int = Field(default=2, ge=1)
     """Pairs seen less often are not merged (`bpe` and `wordpiece`; `unigram` prunes by likelihood)."""
     lowercase: bool | None = None
@@ -42,9 +44,36 @@ class TokenizerSettings(Settings):
     additional_special_tokens: list[str] = []
     """Further special tokens, such as chat marks; those of `like` are kept anyway."""
     template: Literal["none", "bos", "eos", "both"] | None = None
-    """Special tokens put around every text without `like`: `none` for `bpe`, `both` for the others."""
+    """Special tokens put around every text without `like`: `none` for `bpe`, `eos` for `bytes`, `both` for
+    the others."""
     model_max_length: int | None = Field(default=None, ge=1)
     """Longest input that the model takes, in tokens; that of `like` where not given."""
+    supertokens: bool = False
+    """Byte-level `bpe` whose tokens may reach over word boundaries: learned from text cut at random places
+    instead of between words, and used on whole lines."""
+    chunk_weights: list[float] = [0.044, 0.091, 0.146, 0.171, 0.185, 0.171, 0.146, 0.091, 0.044, 0.011]
+    """How often `supertokens` cut chunks of 4–5, 6–7, 8–9 … characters, relative to each other."""
+    max_token_length: int = Field(default=30, ge=2)
+    """Longest token of `supertokens`, in bytes."""
+    seed: int = 0
+    """Seed of the random cuts of `supertokens`."""
+    sentinels: int = Field(default=0, ge=0, le=100_000)
+    """Sentinel tokens `<extra_id_0>` … of `bytes`; ByT5 and MonoByte have 125."""
+    sentinel_order: Literal["ascending", "descending"] = "ascending"
+    """Whether `<extra_id_0>` has the first id behind the bytes (`ByT5Tokenizer` of transformers) or the last
+    (its Flax script for span corruption). A checkpoint must go on with the order it was trained with."""
+
+    @model_validator(mode="after")
+    def _options_of_one_kind(self) -> Self:
+        if self.kind == "bytes" and "vocab_size" in self.model_fields_set:
+            raise ValueError("`bytes` has a fixed size; remove `vocab_size`")
+        if self.kind != "bytes" and self.sentinels:
+            raise ValueError("`sentinels` belong to kind: bytes; use `additional_special_tokens`")
+        if self.supertokens and self.kind not in (None, "bpe"):
+            raise ValueError("`supertokens` are made by kind: bpe")
+        if not sum(self.chunk_weights) > 0 or min(self.chunk_weights) < 0:
+            raise ValueError("`chunk_weights` must be numbers from 0 on, not all of them 0")
+        return self
 
     @model_validator(mode="after")
     def _like_decides(self) -> Self:

@@ -1,4 +1,4 @@
-"""Train a tokenizer, or measure one on text and against another."""
+"""Train, extend or shrink a tokenizer, or measure one on text and against another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Train a tokenizer, or measure one on text and against another."""
+    """Train, extend or shrink a tokenizer, or measure one on text and against another."""
 
 
 command.add_command(
@@ -26,6 +26,24 @@ command.add_command(
         arguments=("corpus",),
         help="Train a tokenizer on CORPUS (file, folder, named set or hub id), like another one if given.\n\n"
         "\b\nExample: warmstart vocab train multi30k/de --like gpt2 --vocab-size 8000 -o tok-de",
+    )
+)
+command.add_command(
+    operation_command(
+        "extend",
+        arguments=("source",),
+        help="Give the tokenizer SOURCE new tokens, from a text or a list. Old ids stay; "
+        "`warmstart transplant` then gives a model the new rows.\n\n"
+        "\b\nExample: warmstart vocab extend gpt2 --corpus multi30k/de --count 500 -o tok-de",
+    )
+)
+command.add_command(
+    operation_command(
+        "drop",
+        arguments=("source",),
+        help="Remove the tokens that a text does not use from the tokenizer SOURCE. "
+        "`warmstart transplant` then takes their rows from a model.\n\n"
+        "\b\nExample: warmstart vocab drop xlm-roberta-base --corpus multi30k/de -o tok-de",
     )
 )
 
@@ -39,7 +57,11 @@ def _render(console: Console, result: dict[str, Any]) -> None:
 @command.command("info")
 @click.argument("tokenizer")
 @click.option("--corpus", help="Text to measure on: file, folder, named set or hub id.")
-@click.option("--against", metavar="TOKENIZER", help="Another tokenizer: which tokens do they share?")
+@click.option(
+    "--against",
+    metavar="TOKENIZER",
+    help="Another tokenizer: which tokens do they share, and how much of the text is cut alike?",
+)
 @click.option(
     "--max-bytes",
     type=click.IntRange(min=1),
@@ -80,7 +102,8 @@ def info(
     if against:
         from warmstart.vocabulary.map import VocabMap
 
-        relation = VocabMap.build(open_tokenizer(against, trust_remote_code=trust_remote_code), opened)
+        other = open_tokenizer(against, trust_remote_code=trust_remote_code)
+        relation = VocabMap.build(other, opened)
         result["against " + against] = {
             "its_tokens": len(relation.source),
             "shared": len(relation.overlap),
@@ -88,4 +111,16 @@ def info(
             "new": len(relation.new),
             "special_roles_shared": len(relation.roles),
         }
+        if corpus:
+            from warmstart.vocabulary.forge.change import text_change
+
+            texts = (document.text for document in open_corpus(corpus).documents("all"))
+            change = text_change(other, opened, texts, max_bytes=max_bytes)
+            result["against " + against] |= {
+                "its_bytes_per_token": change.before.bytes_per_token,
+                "its_fertility": change.before.fertility,
+                "words_cut_differently": change.words_changed,
+                "documents_cut_differently": change.documents_changed,
+                "examples": change.examples,
+            }
     return result

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.foundation.files import atomic_folder
+from warmstart.vocabulary.forge.saving import REPORT_BYTES, TrainTexts, held_out, save_tokenizer, write
 from warmstart.vocabulary.settings import TokenizerSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from warmstart.corpus import Corpus
     from warmstart.vocabulary.forge.report import TokenizerReport
 
 __all__ = ["TokenizerForge", "forge", "save_tokenizer"]
-
-REPORT_BYTES = 2_000_000
 
 
 class TokenizerForge:
@@ -54,7 +50,8 @@ class TokenizerForge:
 def forge(settings: TokenizerSettings, out: Path, *, replace: bool = False) -> TokenizerReport:
     """Train a tokenizer on a corpus and save it as a folder for `AutoTokenizer.from_pretrained`.
 
-    The folder also holds `warmstart.json`: settings, data fingerprint, versions and the measured report.
+    The folder also holds `warmstart.json`: settings, data fingerprint, versions and the measured report; with
+    `like` also what the change of tokenizer does to the text.
 
     Args:
         settings: What to train, on what.
@@ -66,45 +63,19 @@ def forge(settings: TokenizerSettings, out: Path, *, replace: bool = False) -> T
     """
     from warmstart.checkpoint import Lineage
     from warmstart.corpus import open_corpus
+    from warmstart.vocabulary.forge.change import compare
     from warmstart.vocabulary.forge.report import measure
     from warmstart.vocabulary.opening import open_tokenizer
 
     corpus = open_corpus(settings.corpus)
     like = open_tokenizer(settings.like) if settings.like else None
-    made = TokenizerForge(settings, like)
-    tokenizer = made.train(_Texts(corpus))
-    held_out = (document.text for document in corpus.documents("valid"))
-    first = next(held_out, None)
-    # a corpus without held-out documents is measured on its own text
-    sample = itertools.chain([first], held_out) if first else (d.text for d in corpus.documents("train"))
-    report = measure(tokenizer, sample, max_bytes=REPORT_BYTES)
+    tokenizer = TokenizerForge(settings, like).train(TrainTexts(corpus))
+    report = measure(tokenizer, held_out(corpus), max_bytes=REPORT_BYTES)
+    change = None
+    if like is not None:
+        change = compare(like, tokenizer, new_text=held_out(corpus), max_bytes=REPORT_BYTES)
     lineage = Lineage.of(
         "tokenizer", settings, data={corpus.name: corpus.fingerprint}, measured=report.model_dump(mode="json")
     )
-    with atomic_folder(out, replace=replace) as folder:
-        save_tokenizer(tokenizer, folder)
-        record = {"format": 1, "lineage": lineage.model_dump(mode="json")}
-        (folder / "warmstart.json").write_text(
-            json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+    write(tokenizer, out, lineage, change=change, replace=replace)
     return report
-
-
-class _Texts:
-    """The training texts of a corpus, as often as they are asked for."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = corpus
-
-    def __iter__(self) -> Iterator[str]:
-        return (document.text for document in self._corpus.documents("train"))
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the tokenizer's files, under the class name that transformers 4 and 5 both know."""
-    tokenizer.save_pretrained(folder)
-    file = folder / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

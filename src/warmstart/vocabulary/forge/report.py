@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from warmstart.vocabulary.pieces import Decomposer
-from warmstart.vocabulary.tokens import canonical_tokens
+from warmstart.vocabulary.tokens import CanonicalToken, canonical_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -66,7 +66,7 @@ def measure(
     loose = decomposer.style in ("wordpiece", "plain")
     counts: Counter[int] = Counter()
     words = total = failures = number = 0
-    for batch in _batches(texts, max_bytes):
+    for batch in batches(texts, max_bytes):
         for text, encoded in zip(batch, decomposer.encode_plain(batch)):
             counts.update(encoded.ids)
             words += len(text.split())
@@ -74,8 +74,7 @@ def measure(
             number += 1
             decoded = str(tokenizer.decode(encoded.ids, clean_up_tokenization_spaces=False))
             failures += _seen(decoded, tokenizer, loose) != _seen(text, tokenizer, loose)
-    pieces = decomposer.batch(tokens)
-    unreachable = [t for t in tokens if t.role is None and t.is_text and pieces[t.id] != [t.id]]
+    unreachable = unreachable_tokens(tokenizer, tokens)
     size = sum(counts.values())
     unknown = tokenizer.unk_token_id
     return TokenizerReport(
@@ -94,6 +93,31 @@ def measure(
     )
 
 
+def token_counts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Counter[int]:
+    """How often each id occurs in texts, without the special tokens around them."""
+    decomposer = Decomposer(tokenizer, [])
+    counts: Counter[int] = Counter()
+    for batch in batches(texts, None):
+        for encoded in decomposer.encode_plain(batch):
+            counts.update(encoded.ids)
+    return counts
+
+
+def unreachable_tokens(
+    tokenizer: PreTrainedTokenizerFast, tokens: Sequence[CanonicalToken], among: Collection[int] | None = None
+) -> list[CanonicalToken]:
+    """Tokens of text whose own text is not encoded as that one token.
+
+    Args:
+        tokenizer: Any fast tokenizer.
+        tokens: Its canonical tokens.
+        among: Look at these ids only.
+    """
+    looked_at = [t for t in tokens if t.role is None and t.is_text and (among is None or t.id in among)]
+    pieces = Decomposer(tokenizer, tokens).batch(looked_at)
+    return [token for token, found in zip(looked_at, pieces) if found != [token.id]]
+
+
 def _seen(text: str, tokenizer: PreTrainedTokenizerFast, loose: bool) -> str:
     normaliser = tokenizer.backend_tokenizer.normalizer
     seen = normaliser.normalize_str(text) if normaliser else text
@@ -101,7 +125,8 @@ def _seen(text: str, tokenizer: PreTrainedTokenizerFast, loose: bool) -> str:
     return "".join(seen.split()) if loose else seen.lstrip(" ")
 
 
-def _batches(texts: Iterable[str], max_bytes: int | None) -> Iterator[list[str]]:
+def batches(texts: Iterable[str], max_bytes: int | None) -> Iterator[list[str]]:
+    """Texts in lists of 256, up to the text that reaches `max_bytes`."""
     batch, seen = [], 0
     for text in texts:
         batch.append(text)

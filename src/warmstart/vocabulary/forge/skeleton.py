@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, Kind] = {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}
 _METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
 _ANGLED = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
 _SQUARE = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
@@ -50,13 +50,21 @@ class Skeleton:
 
 def skeleton(settings: TokenizerSettings, like: PreTrainedTokenizerFast | None = None) -> Skeleton:
     """The parts around the vocabulary, from `like` or from the usual ones of the kind."""
-    made = _from_tokenizer(settings, like) if like is not None else _from_kind(settings)
+    from warmstart.vocabulary.forge.byte_tokenizer import byte_skeleton
+    from warmstart.vocabulary.forge.supertokens import newline_splitter
+
+    if like is not None:
+        made = _from_tokenizer(settings, like)
+    else:
+        made = byte_skeleton(settings) if settings.kind == "bytes" else _from_kind(settings)
     for content in settings.additional_special_tokens:
         if content not in {token["content"] for token in (*made.front, *made.back)}:
-            made.back.append(_added(content))
+            made.back.append(added_token(content))
             made.options.setdefault("extra_special_tokens", []).append(content)
     if settings.lowercase:
         made.state["normalizer"] = _before({"type": "Lowercase"}, made.state.get("normalizer"))
+    if settings.supertokens:
+        made.state["pre_tokenizer"] = newline_splitter(made.kind, made.style)
     if settings.model_max_length:
         made.options["model_max_length"] = settings.model_max_length
     return made
@@ -64,25 +72,21 @@ def skeleton(settings: TokenizerSettings, like: PreTrainedTokenizerFast | None =
 
 def _from_kind(settings: TokenizerSettings) -> Skeleton:
     kind: Kind = settings.kind or "bpe"
-    unknown = sorted(set(settings.special_tokens) - set(ROLES))
-    if unknown:
-        raise UserError(
-            f"unknown role {unknown[0]!r}", where="special_tokens", fix=nearest(unknown[0], ROLES)
-        )
+    check_roles(settings.special_tokens)
     usual = dict(_SQUARE if kind == "wordpiece" else _ANGLED)
     roles = usual | settings.special_tokens
-    front = [_added(content) for content in dict.fromkeys(roles.values()) if content != roles["mask"]]
+    front = [added_token(content) for content in dict.fromkeys(roles.values()) if content != roles["mask"]]
     alone = list(roles.values()).count(roles["mask"]) == 1
     # as in RoBERTa, the mask takes the space before it
-    mask = _added(roles["mask"], lstrip=alone and kind != "wordpiece")
+    mask = added_token(roles["mask"], lstrip=alone and kind != "wordpiece")
     back = [] if kind == "wordpiece" else [mask]
     front += [mask] if kind == "wordpiece" else []
     options: dict[str, Any] = {f"{role}_token": content for role, content in roles.items()}
     if kind == "wordpiece":
-        template = settings.template or "both"
+        around = settings.template or "both"
         opening, closing = roles.get("cls"), roles.get("sep")
     else:
-        template = settings.template or ("none" if kind == "bpe" else "both")
+        around = settings.template or ("none" if kind == "bpe" else "both")
         opening, closing = roles.get("bos"), roles.get("eos")
         options |= {"cls_token": roles.get("cls", opening), "sep_token": roles.get("sep", closing)}
         options["model_input_names"] = ["input_ids", "attention_mask"]
@@ -92,10 +96,10 @@ def _from_kind(settings: TokenizerSettings) -> Skeleton:
         "padding": None,
         "added_tokens": [],
         "normalizer": _normaliser(settings, kind),
-        "post_processor": _template(template, opening, closing, pairs=kind == "wordpiece"),
+        "post_processor": template(around, opening, closing, pairs=kind == "wordpiece"),
     }
     if kind == "bpe":
-        state |= {"pre_tokenizer": _BYTE_LEVEL, "decoder": _BYTE_LEVEL}
+        state |= {"pre_tokenizer": BYTE_LEVEL, "decoder": BYTE_LEVEL}
         state["model"] = {"type": "BPE", "byte_fallback": False, "fuse_unk": False, "ignore_merges": False}
         style: Style = "bytes"
     elif kind == "unigram":
@@ -120,33 +124,51 @@ def _from_tokenizer(settings: TokenizerSettings, like: PreTrainedTokenizerFast) 
             where=settings.like,
             fix="remove one of the two",
         )
-    roles = {
-        role: str(value) for role in ROLES if (value := getattr(like, f"{role}_token", None)) is not None
-    }
+    roles = roles_of(like)
     known = {token["id"]: token for token in state.get("added_tokens", [])}
     half = len(like) / 2
     front: list[dict[str, Any]] = []
     back: list[dict[str, Any]] = []
     for index, names in sorted(special_roles(like).items()):
         content = str(like.convert_ids_to_tokens(index))
-        entry = {k: v for k, v in known.get(index, _added(content)).items() if k != "id"}
+        entry = {k: v for k, v in known.get(index, added_token(content)).items() if k != "id"}
         named = names != ("additional",)
         (front if named and index < half else back).append(entry | {"special": True})
     style = style_of(state)
     state = copy.deepcopy(state) | {"truncation": None, "padding": None, "added_tokens": []}
     state["model"] = {k: v for k, v in model.items() if k not in ("vocab", "merges", "unk_id")}
     state["model"] |= {"dropout": None, "ignore_merges": False} if kind == "bpe" else {}
+    options = options_of(like)
+    return Skeleton(kind, style, state, front, back, roles, options)
+
+
+def check_roles(special_tokens: dict[str, str]) -> None:
+    """Refuse special tokens for roles that do not exist."""
+    unknown = sorted(set(special_tokens) - set(ROLES))
+    if unknown:
+        raise UserError(
+            f"unknown role {unknown[0]!r}", where="special_tokens", fix=nearest(unknown[0], ROLES)
+        )
+
+
+def options_of(like: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Keyword arguments with which `PreTrainedTokenizerFast` gives another backend the roles of `like`."""
+    roles = roles_of(like)
     options: dict[str, Any] = {f"{role}_token": content for role, content in roles.items()}
-    options["extra_special_tokens"] = [
-        token["content"] for token in (*front, *back) if token["content"] not in roles.values()
-    ]
+    special = [str(like.convert_ids_to_tokens(index)) for index in sorted(special_roles(like))]
+    options["extra_special_tokens"] = [content for content in special if content not in roles.values()]
     options["model_input_names"] = list(like.model_input_names)
     for name in ("padding_side", "truncation_side", "clean_up_tokenization_spaces", "chat_template"):
         if getattr(like, name, None) is not None:
             options[name] = getattr(like, name)
     if like.model_max_length and like.model_max_length < 10**12:  # the sentinel for "not set" is 1e30
         options["model_max_length"] = like.model_max_length
-    return Skeleton(kind, style, state, front, back, roles, options)
+    return options
+
+
+def roles_of(like: PreTrainedTokenizerFast) -> dict[str, str]:
+    """Role -> string of the special tokens that have one."""
+    return {role: str(value) for role in ROLES if (value := getattr(like, f"{role}_token", None)) is not None}
 
 
 def fill_template(state: Any, ids: dict[str, int]) -> Any:
@@ -175,7 +197,8 @@ def fill_template(state: Any, ids: dict[str, int]) -> Any:
     return state
 
 
-def _added(content: str, *, lstrip: bool = False) -> dict[str, Any]:
+def added_token(content: str, *, lstrip: bool = False) -> dict[str, Any]:
+    """An `added_tokens` entry of a special token, without its id."""
     flags = {"single_word": False, "lstrip": lstrip, "rstrip": False, "normalized": False, "special": True}
     return {"content": content, **flags}
 
@@ -204,7 +227,8 @@ def _wordpiece_options(unk: str) -> dict[str, Any]:
     return {"type": "WordPiece", "unk_token": unk, **limits}
 
 
-def _template(kind: str, opening: str | None, closing: str | None, *, pairs: bool) -> dict[str, Any] | None:
+def template(kind: str, opening: str | None, closing: str | None, *, pairs: bool) -> dict[str, Any] | None:
+    """A post-processor that puts `opening` and `closing` around texts: `none`, `bos`, `eos` or `both`."""
     if kind == "none":
         return None
     start = [opening] if kind in ("bos", "both") and opening else []

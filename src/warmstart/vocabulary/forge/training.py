@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from warmstart.foundation.errors import UserError
+from warmstart.vocabulary.forge.byte_tokenizer import byte_model
 from warmstart.vocabulary.forge.skeleton import Skeleton, fill_template
+from warmstart.vocabulary.forge.supertokens import chunks
 from warmstart.vocabulary.forge.unigram import count_words, train_unigram
 from warmstart.vocabulary.settings import TokenizerSettings
 from warmstart.vocabulary.tokens import byte_alphabet, splits_words
 
+BYTES_PER_TOKEN = 1000
+"""Memory that a vocabulary takes per token while it is made, in Python and in the library together."""
 _CHUNK = 1000  # texts handed over at a time; the trainer itself keeps only word counts
 
 
@@ -32,6 +36,9 @@ def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSet
     """
     from tokenizers import Tokenizer
 
+    if skeleton.kind == "bytes":
+        return assemble(skeleton, byte_model(), fallback=False)
+    check_room(settings.vocab_size, "tokenizer")
     fallback = bool(skeleton.state["model"].get("byte_fallback"))
     fixed = skeleton.special_count + (256 if fallback else 0)
     room = settings.vocab_size - fixed
@@ -66,7 +73,8 @@ def train_state(texts: Iterable[str], skeleton: Skeleton, settings: TokenizerSet
         learned = json.loads(tokenizer.to_str())["model"]
     else:
         trainer = _bpe_trainer(skeleton, settings, room)
-        tokenizer.train_from_iterator(_chunks(counted), trainer=trainer)
+        seen = chunks(counted, settings) if settings.supertokens else counted
+        tokenizer.train_from_iterator(_chunks(seen), trainer=trainer)
         learned = json.loads(tokenizer.to_str())["model"]
     if not counted.characters:
         raise UserError("the corpus has no text to train a tokenizer on", where=settings.corpus.path)
@@ -91,7 +99,7 @@ def assemble(skeleton: Skeleton, learned: dict[str, Any], *, fallback: bool) -> 
         ordered = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
         strings = [*front, *pieces, *(piece for piece in ordered if piece not in fixed)]
         model["vocab"] = {piece: index for index, piece in enumerate(strings)}
-        if skeleton.kind == "bpe":
+        if skeleton.kind in ("bpe", "bytes"):
             model["merges"] = [list(m) if not isinstance(m, str) else m for m in learned["merges"]]
             if (unk := model.get("unk_token")) is not None and unk not in reserved:
                 model["unk_token"] = None
@@ -99,6 +107,23 @@ def assemble(skeleton: Skeleton, learned: dict[str, Any], *, fallback: bool) -> 
     added = [{"id": ids[token["content"]], **token} for token in (*skeleton.front, *skeleton.back)]
     template = fill_template(skeleton.state.get("post_processor"), ids)
     return {**skeleton.state, "added_tokens": added, "post_processor": template, "model": model}
+
+
+def check_room(tokens: int, where: str) -> None:
+    """Refuse a vocabulary that does not fit into memory, before anything is made of it.
+
+    Trainers allocate their tables for the size asked for, whatever the text supports.
+    """
+    import psutil
+
+    needed, available = tokens * BYTES_PER_TOKEN, int(psutil.virtual_memory().available)
+    if needed > available:
+        raise UserError(
+            f"a vocabulary of {tokens:,} tokens needs about {needed / 2**30:.1f} GiB of memory, "
+            f"{available / 2**30:.1f} GiB are free",
+            where=where,
+            fix="ask for fewer tokens",
+        )
 
 
 def _empty_model(skeleton: Skeleton) -> dict[str, Any]:
@@ -117,6 +142,8 @@ def _bpe_trainer(skeleton: Skeleton, settings: TokenizerSettings, room: int) -> 
     options: dict[str, Any] = {"limit_alphabet": settings.limit_alphabet}
     if byte_level:
         options = {"initial_alphabet": sorted(byte_alphabet())}
+    if settings.supertokens:
+        options["max_token_length"] = settings.max_token_length
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if skeleton.state["model"].get(name):
             options[name] = skeleton.state["model"][name]
