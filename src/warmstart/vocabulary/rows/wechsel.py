@@ -50,7 +50,7 @@ class WechselSettings(Settings):
     @model_validator(mode="after")
     def _words(self) -> Self:
         if self.training.level != "word":
-            raise ValueError("wechsel aligns word vectors: training.level must be word")
+            raise ValueError("word vectors are aligned: training.level must be word")
         return self
 
 
@@ -114,7 +114,7 @@ def nearest_mix(
     """
     known = np.flatnonzero(source.known)
     if not len(known):
-        raise UserError("no token of the source has a vector", where="initialiser wechsel")
+        raise UserError("no token of the source has a vector", where="source vectors")
     wanted = wanted[target.known[wanted]]
     keys = source.vectors if len(known) == len(source) else source.vectors[known]
     column, cosine = nearest_by_cosine(target.vectors[wanted], keys, neighbours)
@@ -124,21 +124,32 @@ def nearest_mix(
     )
 
 
-def bilingual_token_spaces(context: RowContext, settings: WechselSettings) -> tuple[AuxSpace, AuxSpace]:
-    """Vectors of all source tokens and of all target tokens in one space (row index = token id)."""
+def bilingual_token_spaces(
+    context: RowContext, settings: WechselSettings, *, method: str = "wechsel", weighted: bool = True
+) -> tuple[AuxSpace, AuxSpace]:
+    """Vectors of all source tokens and of all target tokens in one space (row index = token id).
+
+    Args:
+        context: Of the initialiser.
+        settings: Vectors, anchors and composition.
+        method: Name of the initialiser, for errors.
+        weighted: Whether words count by their frequency where they are composed to tokens.
+    """
     files = {"source": settings.source_vectors, "target": settings.target_vectors}
     words = {
-        side: word_space(context, "wechsel", side, file=files[side], training=settings.training)
+        side: word_space(context, method, side, file=files[side], training=settings.training)
         for side in files
     }
-    source = subword_space(words["source"], context.source_tokenizer, compose=settings.compose)
-    target = subword_space(words["target"], context.target_tokenizer, compose=settings.compose)
-    pairs = _anchor_pairs(context, settings, words["source"], words["target"])
+    source, target = (
+        subword_space(words[side], tokenizer, compose=settings.compose, weighted=weighted)
+        for side, tokenizer in (("source", context.source_tokenizer), ("target", context.target_tokenizer))
+    )
+    pairs = _anchor_pairs(context, settings, words["source"], words["target"], method)
     if pairs is None:
         if source.dim != target.dim:
             raise UserError(
                 f"the source vectors have {source.dim} dimensions, the target vectors {target.dim}",
-                where="initialiser wechsel",
+                where=f"initialiser {method}",
                 fix="with anchors: none both files must come from one space",
             )
         return source, target
@@ -154,7 +165,7 @@ def bilingual_token_spaces(context: RowContext, settings: WechselSettings) -> tu
 
 
 def _anchor_pairs(
-    context: RowContext, settings: WechselSettings, source: AuxSpace, target: AuxSpace
+    context: RowContext, settings: WechselSettings, source: AuxSpace, target: AuxSpace, method: str
 ) -> list[tuple[str, str]] | None:
     choice = settings.anchors
     if choice == "auto":
@@ -163,17 +174,17 @@ def _anchor_pairs(
     if choice == "none":
         return None
     if choice == "dictionary":
-        dictionary: list[tuple[str, str]] = context.need("dictionary", "wechsel")
+        dictionary: list[tuple[str, str]] = context.need("dictionary", method)
         return dictionary
     if choice == "parallel":
         from warmstart.vocabulary.alignment import mine_dictionary
 
-        return mine_dictionary(context.need("parallel", "wechsel"))
+        return mine_dictionary(context.need("parallel", method))
     shared = [name for name in source.names if name in target]
     if len(shared) < 20:
         raise UserError(
             f"the two texts share only {len(shared)} words with vectors, too few to align their vectors",
-            where="initialiser wechsel",
+            where=f"initialiser {method}",
             fix="add dictionary: … or parallel: … to the transplant settings",
         )
     return [(name, name) for name in shared]
