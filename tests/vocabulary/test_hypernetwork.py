@@ -19,7 +19,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.vocabulary.map import VocabMap
 from warmstart.vocabulary.predictor.decomposition import Pieces, SourcePieces
 from warmstart.vocabulary.predictor.frozen import FrozenSource
-from warmstart.vocabulary.predictor.hypernetwork import Hypernetwork, source_identity
+from warmstart.vocabulary.predictor.hypernetwork import Hypernetwork, Layer, source_identity
 from warmstart.vocabulary.predictor.settings import HypernetworkSettings, NetworkSettings
 from warmstart.vocabulary.predictor.training import Trainer
 from warmstart.vocabulary.rows._base import RowContext
@@ -111,18 +111,43 @@ def test_the_papers_network_starts_with_the_moments_of_the_source() -> None:
         assert np.allclose(found.std(axis=0), source.std(axis=0), atol=1e-6)
 
 
-def test_padding_and_company_do_not_change_a_row() -> None:
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_padding_and_company_do_not_change_a_row(layers: int) -> None:
     """Short and long tokens in one batch give what each gives alone; pieces beyond the limit are not read."""
     given = context()
-    network = Hypernetwork(NetworkSettings(max_pieces=3, residual="first"), WIDTH, 1).double()
+    settings = NetworkSettings(max_pieces=3, residual="first", num_layers=layers, num_heads=2)
+    network = Hypernetwork(settings, WIDTH, 1).double()
     network.fit_scales([given.rows], Pieces.of([[0]]), given.vocab.source_used)
     torch.nn.init.normal_(network.leave[0][-1].weight, generator=torch.Generator().manual_seed(0))  # type: ignore[index]
-    lists = [[4], [5, 6], [7, 8, 9], [7, 8, 9, 10, 11]]
+    lists = [[4], [5, 6], [7, 8, 9], [7, 8, 9, 10, 11], [9, 9]]
     together = network.rows([given.rows], Pieces.of(lists), 0)
     for row, pieces in zip(together, lists):
         assert np.allclose(row, network.rows([given.rows], Pieces.of([pieces]), 0)[0], atol=1e-12)
     assert np.allclose(together[2], together[3], atol=1e-12)
-    assert not np.allclose(together[2], network.rows([given.rows], Pieces.of([[7, 9, 8]]), 0)[0])
+    other = network.rows([given.rows], Pieces.of([[7, 9, 8]]), 0)[0]
+    assert np.allclose(together[2], other) == (layers == 0)  # without a layer only the first piece is read
+
+
+def test_packed_layers_are_padded_attention() -> None:
+    """The network without tricks: every padded position through every layer, softmax written out."""
+    given = context()
+    settings = NetworkSettings(max_pieces=4, residual="first", num_layers=2, num_heads=2, hidden_size=8)
+    network = Hypernetwork(settings, WIDTH, 1).double()
+    network.fit_scales([given.rows], Pieces.of([[0]]), given.vocab.source_used)
+    torch.nn.init.normal_(network.leave[0][-1].weight, generator=torch.Generator().manual_seed(0))  # type: ignore[index]
+    lists = [[4], [5, 6, 5], [7, 8, 9, 7], [10, 4]]
+    found = network.rows([given.rows], Pieces.of(lists), 0)
+    for row, pieces in zip(found, lists):
+        x = torch.from_numpy(given.rows[pieces]) * network.in_scale + network.in_shift
+        x = network.enter(x) + network.places[: len(pieces)]
+        for layer in network.layers:
+            assert isinstance(layer, Layer)
+            q, k, v = layer.project(layer.before(x)).view(len(pieces), 3, 2, 4).permute(1, 2, 0, 3)
+            seen = torch.softmax(q @ k.transpose(1, 2) / 2.0, dim=-1) @ v
+            x = x + layer.merge(seen.transpose(0, 1).reshape(len(pieces), 8))
+            x = x + layer.down(F.gelu(layer.up(layer.between(x))))
+        out = network.leave[0](x[0]) * network.out_scale[0]
+        assert np.allclose(row, given.rows[pieces[0]] + out.detach().numpy(), atol=1e-12)
 
 
 def test_a_source_token_is_taken_apart_into_the_fewest_others() -> None:

@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """Bidirectional transformer layer with the norms in front."""
+    """Bidirectional transformer layer with the norms in front, over pieces without their padding."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -51,13 +51,25 @@ class Layer(nn.Module):
         self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """`x` is `(n, P, h)`; positions that are not `real` `(n, P)` are not looked at."""
-        n, length, width = x.shape
-        parts = self.project(self.before(x)).view(n, length, 3, self.heads, width // self.heads)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None, :])
-        x = x + self.merge(seen.transpose(1, 2).reshape(n, length, width))
+    def forward(self, x: Tensor, real: Tensor, *, last: bool) -> Tensor:
+        """New states of all N pieces, or of each token's first piece.
+
+        Args:
+            x: `(N, h)`, token by token.
+            real: `(n, P)` bool, N of them true: where these pieces stand.
+            last: Whether only the first pieces' states `(n, h)` are wanted.
+        """
+        parts = self.project(self.before(x)).view(len(x), 3, self.heads, -1)
+        padded = parts.new_zeros(*real.shape, *parts.shape[1:])
+        padded[real] = parts
+        q, k, v = padded.permute(2, 0, 3, 1, 4)
+        wanted = real[:, :1] if last else real
+        seen = F.scaled_dot_product_attention(
+            q[:, :, : wanted.shape[1]], k, v, attn_mask=real[:, None, None, :]
+        )
+        if last:
+            x = x[real.sum(dim=1).cumsum(dim=0) - real.sum(dim=1)]
+        x = x + self.merge(seen.transpose(1, 2).flatten(2)[wanted])
         return x + self.down(F.gelu(self.up(self.between(x))))
 
 
@@ -141,14 +153,21 @@ class Hypernetwork(nn.Module):
             self.out_shift[number] = mu - factor * out.mean(dim=0)
 
     def forward(self, sources: Sequence[Tensor], pieces: Pieces) -> list[Tensor]:
-        """Rows `(n, d)` for each of the k source matrices `(V, d)`."""
-        device = sources[0].device
-        ids, real = (torch.from_numpy(a).to(device) for a in pieces.padded(self.settings.max_pieces))
+        """Rows `(n, d)` for each of the k source matrices `(V, d)`.
+
+        Each distinct piece is projected once, and the last layer computes first pieces only.
+        """
+        padded, stands = pieces.padded(self.settings.max_pieces)
+        distinct, where = np.unique(padded[stands], return_inverse=True)
+        ids, index, place = (torch.from_numpy(a) for a in (distinct, where, stands.nonzero()[1]))
+        real = torch.from_numpy(stands)
         x = torch.cat([F.embedding(ids, source) for source in sources], dim=-1)
-        x = self.enter(x * self.in_scale + self.in_shift) + self.places[: ids.shape[1]]
-        for layer in self.layers:
-            x = layer(x, real)
-        found = [head(x[:, 0]) for head in self.leave]
+        x = self.enter(x * self.in_scale + self.in_shift)[index] + self.places[place]
+        for number, layer in enumerate(self.layers, 1):
+            x = layer(x, real, last=number == len(self.layers))
+        if not self.layers:
+            x = x[torch.from_numpy(np.cumsum(stands.sum(axis=1)) - stands.sum(axis=1))]
+        found = [head(x) for head in self.leave]
         rows = [
             out * scale + shift
             for out, scale, shift in zip(found, self.out_scale, self.out_shift, strict=True)
@@ -160,7 +179,7 @@ class Hypernetwork(nn.Module):
         if self.settings.residual == "none":
             return [source.new_zeros(1) for source in sources]
         if self.settings.residual == "first":
-            first = torch.from_numpy(pieces.flat[pieces.starts]).to(sources[0].device)
+            first = torch.from_numpy(pieces.flat[pieces.starts])
             return [F.embedding(first, source) for source in sources]
         return means(sources, pieces)
 
@@ -226,7 +245,7 @@ class Hypernetwork(nn.Module):
 
 def means(sources: Sequence[Tensor], pieces: Pieces) -> list[Tensor]:
     """Mean of all pieces' rows `(n, d)`, for each matrix."""
-    flat, starts = (torch.from_numpy(a).to(sources[0].device) for a in (pieces.flat, pieces.starts))
+    flat, starts = (torch.from_numpy(a) for a in (pieces.flat, pieces.starts))
     return [F.embedding_bag(flat, source, starts, mode="mean") for source in sources]
 
 
