@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def run_table(settings: TableSettings, runner: Runner) -> TableResult:
 
 def run_world(name: str, world: WorldSettings, settings: TableSettings, runner: Runner) -> TableWorld:
     """Compare all initialisers that can start in one world."""
-    arms, left_out = starting_arms(name, world, settings, runner)
+    arms, left_out = starting_arms(name, world, settings.initialisers, settings.seeds[0], runner)
     if not arms:
         first = next(iter(left_out.items()))
         raise UserError(f"no initialiser can start: {first[0]}: {first[1]}", where=f"world {name}")
@@ -143,21 +144,21 @@ def run_world(name: str, world: WorldSettings, settings: TableSettings, runner: 
 
 
 def starting_arms(
-    name: str, world: WorldSettings, settings: TableSettings, runner: Runner
+    name: str, world: WorldSettings, methods: Sequence[str], seed: int, runner: Runner
 ) -> tuple[dict[str, ArmSettings], dict[str, str]]:
     """The initialisers that can start, as arms; and the others with the reason."""
     from warmstart.vocabulary.rows._base import initialisers
 
     arms: dict[str, ArmSettings] = {}
     left_out: dict[str, str] = {}
-    for method in settings.initialisers:
+    for method in methods:
         if method in world.left_out:
             left_out[method] = world.left_out[method]
             continue
         tried = None
         for arm in _candidates(initialisers.get(method), world):
             try:
-                start_arm(arm, settings.seeds[0], runner, f"{name}, {method}")
+                start_arm(arm, seed, runner, f"{name}, {method}")
             except UserError as error:
                 tried = tried or error.sentence
                 continue
