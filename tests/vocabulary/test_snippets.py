@@ -12,7 +12,7 @@ from vocab_tokenizers import STYLES, plain, sentences
 
 from warmstart.corpus import CorpusSettings, open_corpus
 from warmstart.foundation.errors import UserError
-from warmstart.vocabulary.aligning import Aligned, Merging, Offsets, Trie, align, own_ids
+from warmstart.vocabulary.aligning import Aligned, Merging, Offsets, Trie, align, fold_ids, own_ids
 from warmstart.vocabulary.map import VocabMap
 from warmstart.vocabulary.snippets import Miner, mine_snippets
 
@@ -152,6 +152,20 @@ def test_alignment_is_chosen_by_what_the_target_holds() -> None:
     assert isinstance(align(foreign, source, other, foreign.new), Offsets)
     with pytest.raises(UserError, match="alignment: offsets"):
         align(foreign, source, other, foreign.new, "merge")
+
+
+def test_folding_is_own_id_or_first_piece() -> None:
+    source, target = extended()
+    vocab = VocabMap.build(source, target, target_size=len(target) + 3)
+    fold = fold_ids(vocab)
+    assert len(fold) == len(target) + 3 and (fold[len(target) :] == -1).all()
+    for token in vocab.target:
+        if token.role is not None:
+            assert fold[token.id] == -1
+        elif token.id in vocab.new:
+            assert fold[token.id] == source(token.surface)["input_ids"][0]
+        else:
+            assert fold[token.id] == token.id
 
 
 def corpus(tmp_path: Path, texts: Any = None) -> Any:

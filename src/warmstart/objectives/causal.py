@@ -17,7 +17,7 @@ class Causal(Objective):
 
     Text packed from several documents is read across their boundaries, as GPT-2 and its successors were
     trained; the end-of-text token between them tells the model. Labels are the ids themselves, the shift
-    happens in the loss, as everywhere in transformers.
+    happens in the loss, as everywhere in transformers. Ids below zero are padding at the end of a block.
     """
 
     task = "causal"
@@ -31,7 +31,7 @@ class Causal(Objective):
         import torch
 
         ids = torch.from_numpy(blocks.astype("int64"))
-        return {"input_ids": ids, "labels": ids.clone()}
+        return {"input_ids": ids.clamp(min=0), "labels": ids.masked_fill(ids < 0, -100)}
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels shifted left by one; the last position predicts nothing."""

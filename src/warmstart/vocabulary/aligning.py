@@ -193,17 +193,18 @@ class Offsets:
             self._target.encode_batch(list(texts), add_special_tokens=False),
         ):
             ends = np.full(len(two.ids) + 1, -1, dtype=np.int64)
-            ours, theirs = _cuts(one.offsets), _cuts(two.offsets)
-            _, i, j = np.intersect1d(ours[0], theirs[0], assume_unique=True, return_indices=True)
-            ends[theirs[1][j]] = base + ours[1][i] + 1
+            (at, ours), (there, theirs) = _cuts(one.offsets), _cuts(two.offsets)
+            _, i, j = np.intersect1d(at, there, assume_unique=True, return_indices=True)
+            ends[theirs[j]] = base + ours[i] + 1
             parts.append(([*one.ids, -1], [*two.ids, -1], ends))
             base += len(one.ids) + 1
-        flat = (np.array([i for part in parts for i in part[k]], dtype=np.int64) for k in (0, 1))
-        return Aligned(*flat, np.concatenate([part[2] for part in parts] or [np.empty(0, dtype=np.int64)]))
+        ours, theirs = (np.array([i for part in parts for i in part[k]], dtype=np.int64) for k in (0, 1))
+        ends = np.concatenate([part[2] for part in parts]) if parts else theirs
+        return Aligned(ours, theirs, ends)
 
     def ids(self, rows: Sequence[Sequence[int]]) -> Aligned:
         """Both cuts of texts given as source ids, which are written out and cut anew."""
-        return self.texts([self._tokenizer.decode(list(row), skip_special_tokens=True) for row in rows])
+        return self.texts([str(self._tokenizer.decode(list(row), skip_special_tokens=True)) for row in rows])
 
 
 def _cuts(offsets: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +226,21 @@ def own_ids(vocab: VocabMap) -> np.ndarray:
     equal = matched[matched[:, 0] == matched[:, 1], 1]
     own[equal[equal < same]] = equal[equal < same]
     return own
+
+
+def fold_ids(vocab: VocabMap) -> np.ndarray:
+    """Source id onto which each target id is folded, (V_target,): its own, or the first of its pieces.
+
+    -1 for special tokens, padding rows, and tokens that the source cannot write.
+    """
+    fold = np.full(vocab.target_size, -1, dtype=np.int64)
+    for index, pieces in enumerate(vocab.pieces_all()):
+        if pieces:
+            fold[index] = pieces[0]
+    fold[vocab.matched[::-1, 0]] = vocab.matched[::-1, 1]
+    special = [token.id for token in vocab.target if token.role is not None]
+    fold[special] = -1
+    return fold
 
 
 def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Any:
