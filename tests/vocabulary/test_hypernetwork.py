@@ -327,8 +327,9 @@ def test_a_damaged_or_missing_network_is_one_sentence(tmp_path: Path) -> None:
         Hypernetwork(NetworkSettings(hidden_size=10, num_heads=3), WIDTH, 1)
 
 
-def test_what_the_source_cannot_write(tmp_path: Path) -> None:
-    """Tokens in an unknown script are drawn at random; text in one is refused, a few characters not."""
+def test_what_the_source_cannot_do(tmp_path: Path) -> None:
+    """Tokens in an unknown script are drawn at random; text in one is refused, a few characters not; nor can
+    it read longer blocks than it has positions for."""
     given = context("wordpiece", "bpe")
     saved(tmp_path, given)
     mix = zett(given, ZettSettings(hypernetwork=str(tmp_path)))
@@ -342,6 +343,11 @@ def test_what_the_source_cannot_write(tmp_path: Path) -> None:
     assert len(some.curve) == 1
     with pytest.raises(UserError, match="seq2seq"):
         trainer("t5")
+    with pytest.raises(UserError, match="positions of the source"):
+        trainer("roberta", block_size=65)
+    trainer("llama", block_size=64)  # exactly as many as there are
+    with pytest.raises(UserError, match="unknown schedule"):
+        trainer(lr_scheduler_type="lineal")
 
 
 def test_the_operation_leaves_a_network_that_transplants(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warmstart.evaluation.likelihood import max_positions
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import progress
 from warmstart.foundation.settings import digest
+from warmstart.training.schedule import schedules
 from warmstart.vocabulary.predictor.batches import Batch, Batches
 from warmstart.vocabulary.predictor.decomposition import Pieces, SourcePieces
 from warmstart.vocabulary.predictor.frozen import FrozenSource, Layout
@@ -52,7 +54,8 @@ class Trainer:
         texts: Documents to train on.
 
     Raises:
-        UserError: An encoder-decoder source, no text, or none that the source can write.
+        UserError: An encoder-decoder source, a block longer than its positions, no text, or none that the
+            source can write.
     """
 
     def __init__(
@@ -69,12 +72,21 @@ class Trainer:
                 where="hypernetwork",
                 fix="use a causal or masked language model",
             )
+        schedules.get(settings.lr_scheduler_type, where="hypernetwork")
         self.task, self.settings = task, settings
         self.pieces = SourcePieces(tokenizer)
         special = [t.id for t in self.pieces.tokens if t.role not in (None, "unused")]
         used = np.array([t.id for t in self.pieces.tokens if t.role != "unused"], dtype=np.int64)
         self.frozen = FrozenSource(model, special, used)
         self.before, self.after, self.mask = _frame(tokenizer, task)
+        around = len(self.before) + len(self.after) if task == "masked" else 0
+        room, needed = max_positions(model), settings.block_size + around
+        if room is not None and needed > room:
+            raise UserError(
+                f"block_size {settings.block_size} is longer than the {room} positions of the source",
+                where="hypernetwork",
+                fix=f"set block_size: {settings.block_size - needed + room}",
+            )
         self.batches = Batches(texts, self.pieces, settings, stream=_TRAIN)
         self.goals, self.parts = self._warmup_pairs()
         sources = self.frozen.sources
@@ -132,8 +144,6 @@ class Trainer:
                 where="hypernetwork",
                 fix="lower the learning_rate" if not warmup else "lower the warmup_learning_rate",
             )
-        from warmstart.training.schedule import schedules
-
         options = self.settings
         start, count = (0, options.warmup_steps) if warmup else (options.warmup_steps, options.max_steps)
         factor = schedules.get(options.lr_scheduler_type).target(
