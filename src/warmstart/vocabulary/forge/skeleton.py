@@ -242,7 +242,8 @@ def template(kind: str, opening: str | None, closing: str | None, *, pairs: bool
 
     second = 1 if pairs else 0
     single = [*map(special, start), text("A"), *map(special, end)]
-    middle = [] if pairs else [special(token) for token in end]
+    # two texts: RoBERTa puts </s></s> between them, T5, which opens with nothing, one </s>
+    middle = [] if pairs or not start else [special(token) for token in end]
     both = [*single, *middle, text("B", second), *(special(token, second) for token in end)]
     table = {token: {"id": token, "ids": [0], "tokens": [token]} for token in (*start, *end)}
     return {"type": "TemplateProcessing", "single": single, "pair": both, "special_tokens": table}

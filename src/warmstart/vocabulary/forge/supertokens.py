@@ -7,9 +7,10 @@ whole words and word groups uncut often enough to be merged, while no merge grow
 
 Differences from the released scripts: there the chunks are joined by a separator string, here each is
 handed over by itself, so that no text can contain the separator; there the weights of the lengths sum to
-1.1, which their own check refuses, here they are relative; there nothing is split when the tokenizer is
-used, so that BPE runs over whole documents, here text is split behind line breaks, in training as well, so
-that no token that reaches over one is learned and then never used.
+1.1, which their own check refuses, here they are relative; there the longest token has one byte less than
+`max_token_length`, a bound that the library's trainer does not reach; there nothing is split when the
+tokenizer is used, so that BPE runs over whole documents, here text is split behind line breaks, in training
+as well, so that no token that reaches over one is learned and then never used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from warmstart.vocabulary.tokens import Style
 
 SHORTEST = 4
 BIN = 2  # lengths that share a weight
-HELD = 40  # bytes of memory that the trainer takes per byte of text, measured: chunks hardly ever repeat
+HELD = 90  # bytes of memory that the trainer takes per byte of text, measured: chunks hardly ever repeat
 
 
 def newline_splitter(kind: str, style: Style) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _bpe_trainer(skeleton: Skeleton, settings: TokenizerSettings, room: int) -> 
     if byte_level:
         options = {"initial_alphabet": sorted(byte_alphabet())}
     if settings.supertokens:
-        options["max_token_length"] = settings.max_token_length
+        options["max_token_length"] = settings.max_token_length + 1  # the library stays below it
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if skeleton.state["model"].get(name):
             options[name] = skeleton.state["model"][name]
