@@ -92,7 +92,7 @@ class TargetSnippets:
 def mine_snippets(
     corpus: Corpus,
     alignment: Alignment,
-    ids: Sequence[int],
+    ids: Iterable[int],
     *,
     per_token: int = 100,
     length: int = 50,
@@ -171,11 +171,16 @@ class Miner:
         """Whether no token misses a window."""
         return not self._missing.any()
 
-    def add(self, text: Aligned) -> None:
-        """Take what is missing from `text`."""
+    def want(self, index: int) -> None:
+        """One more window for the token `index`."""
+        self._missing[index] += 1
+
+    def add(self, text: Aligned, only: int | None = None) -> None:
+        """Take what is missing from `text`, or what is missing of one token alone."""
         target = text.target
         known = (target >= 0) & (target < len(self._missing))
-        places = np.flatnonzero(known & (self._missing[np.where(known, target, 0)] > 0))
+        wanted = known & (self._missing[np.where(known, target, 0)] > 0)
+        places = np.flatnonzero(wanted if only is None else wanted & (target == only))
         if not len(places):
             return
         source_at, target_at = text.borders()

@@ -1,0 +1,206 @@
+"""Step type `train-rows`: train the rows of new tokens only, by a model that knows the old ones."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from warmstart.corpus.settings import CorpusSettings
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.files import atomic_folder
+from warmstart.foundation.progress import note
+from warmstart.recipes.operations import operations
+from warmstart.recipes.runner import Runner
+from warmstart.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from warmstart.vocabulary.aligning import Alignment
+    from warmstart.vocabulary.map import VocabMap
+    from warmstart.vocabulary.snippets import Snippets
+
+
+class TrainRowsSettings(TrainSettings):
+    """Train the rows of new tokens on short texts in which they occur; every other row stays bit for bit."""
+
+    source: str = Field(min_length=1)
+    """Checkpoint with the new vocabulary, its new rows initialised: folder, hub id or `${step}`."""
+    reference: str = Field(min_length=1)
+    """Checkpoint with the old vocabulary: it says which tokens are new and of which pieces they are made, and
+    it teaches."""
+    corpus: CorpusSettings
+    """Text in which the new tokens occur."""
+    objective: str | dict[str, Any] = "token-distillation"
+    """How rows learn: `token-distillation` (hidden states as after the old pieces), `vocabulary-kl` (the old
+    next-token distribution), or `causal` (next tokens of the new cut)."""
+    trainable: Literal["all", "embeddings", "2x2ls"] | list[str] | dict[str, float] = "embeddings"
+    """What learns besides, as in `train`; of the vocabulary matrices always the rows of new tokens alone."""
+    alignment: Literal["auto", "merge", "offsets"] = "auto"
+    """How text is cut twice. `merge`: in the old cut, runs that spell a new token are replaced by it (the
+    longest first), which needs a vocabulary that contains the old one. `offsets`: both tokenizers cut the
+    text, for any two vocabularies. `auto`: merge where it can be done."""
+    snippets_per_token: int = Field(default=100, ge=1)
+    """Texts for each new token, at most; the first ones of the corpus are taken."""
+    min_snippets: int = Field(default=10, ge=1)
+    """A new token with fewer is rare."""
+    rare: Literal["generate", "train", "keep"] = "generate"
+    """Rare tokens: have the reference write texts behind their pieces until there are `min_snippets`; train
+    them on what there is; or keep their rows as they are. A row without any text stays in each case."""
+    block_size: int = Field(default=50, ge=4)
+    """Most tokens of a snippet in either cut."""
+    per_device_train_batch_size: int = Field(default=16, ge=1)
+    """Snippets per process and forward pass."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate; small models bear more."""
+    lr_scheduler_type: str = "constant"
+    """Schedule of the learning rate: `warmup-stable-decay`, `cosine`, `linear` or `constant`."""
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Share of the budget in which the rate rises linearly from near zero to its peak."""
+    eval_split: Literal["valid", "test"] = "valid"
+    """Part of the corpus that evaluation points measure."""
+    eval_max_bytes: int = 65536
+    """UTF-8 bytes of held-out text measured at each evaluation point."""
+    context_length: int = Field(default=512, gt=1)
+    """Tokens that the model sees at once when it is measured, limited by its own maximum."""
+
+
+@operations.register("train-rows", settings=TrainRowsSettings)
+def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -> None:
+    """Train the rows of new tokens only; the artifact holds the model and `training.json`, its curve."""
+    import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
+    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+    from warmstart.corpus import open_corpus
+    from warmstart.evaluation import bits_per_byte
+    from warmstart.recipes.operations.train import held_out_sample
+    from warmstart.training import train
+    from warmstart.training.loop import make_objective
+    from warmstart.vocabulary.aligning import align, fold_ids
+    from warmstart.vocabulary.map import VocabMap
+
+    source, reference = resolve(settings.source), resolve(settings.reference)
+    model, tokenizer = source.load_model(), source.load_tokenizer()
+    teacher, old = reference.load_model(), reference.load_tokenizer()
+    vocab = VocabMap.build(old, tokenizer, source_size=reference.rows, target_size=source.rows)
+    if not len(vocab.new):
+        raise UserError("the source has no token that the reference lacks", where=settings.source)
+    plain = plain_settings(settings)
+    objective = make_objective(model, tokenizer, plain, teacher=teacher, fold=fold_ids(vocab))
+    corpus = open_corpus(settings.corpus)
+    alignment = align(vocab, old, tokenizer, vocab.new, settings.alignment)
+    texts = collect(settings, corpus, alignment, vocab, teacher, first_ids(old, tokenizer))
+    counts = texts.counts(vocab.new)
+    fewest = min(settings.min_snippets, settings.snippets_per_token) if settings.rare == "keep" else 1
+    rows = vocab.new[counts >= fewest]
+    if not len(rows):
+        raise UserError(
+            f"no new token has {fewest} snippets", where=corpus.name, fix="give more text, or rare: generate"
+        )
+    held_out = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
+
+    def evaluate(current: Any) -> float:
+        measured = bits_per_byte(
+            current,
+            tokenizer,
+            held_out,
+            task=source.task,
+            context_length=settings.context_length,
+            bf16=settings.bf16,
+        )
+        return measured.bpb
+
+    outcome = train(
+        model,
+        tokenizer,
+        texts if objective.parallel else texts.target(),
+        plain,
+        folder / "run",
+        evaluate=evaluate if held_out else None,
+        rows=rows,
+        objective=objective,
+    )
+    curve = outcome.curve
+    measured = {
+        "new tokens": len(vocab.new),
+        "rows trained": len(rows),
+        "rows kept for want of text": len(vocab.new) - len(rows),
+        "snippets": len(texts),
+        "training tokens": outcome.tokens,
+        "training seconds": round(outcome.seconds, 1),
+    }
+    if curve.points:
+        measured |= {
+            "bits per byte before": curve.points[0].bpb,
+            "bits per byte after": curve.final,
+            "training FLOPs": curve.points[-1].flops,
+        }
+    lineage = Lineage.of(
+        "train-rows",
+        settings.model_dump(mode="json", exclude_unset=True),
+        parents=[source, reference],
+        data={corpus.name: corpus.fingerprint},
+        seeds={"seed": settings.seed},
+        measured={k: v for k, v in measured.items() if not isinstance(v, float) or math.isfinite(v)},
+    )
+    with atomic_folder(folder / "output", replace=True) as output:
+        save_checkpoint(output / "model", model, tokenizer, lineage=lineage)
+        for item in list((output / "model").iterdir()):
+            item.rename(output / item.name)
+        (output / "model").rmdir()
+        (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
+
+
+def plain_settings(settings: TrainRowsSettings) -> TrainSettings:
+    """What the training loop is told; one pass over the snippets without a budget."""
+    plain = {name: getattr(settings, name) for name in TrainSettings.model_fields}
+    budgets = ("max_tokens", "max_steps", "max_seconds", "num_train_epochs")
+    if all(plain[name] is None for name in budgets):
+        plain["num_train_epochs"] = 1.0
+    return TrainSettings.model_validate(plain)
+
+
+def first_ids(old: Any, new: Any) -> tuple[int, int] | None:
+    """Beginning-of-text ids (old, new) where both tokenizers put one before a text, else None."""
+    found = [tokenizer.bos_token_id for tokenizer in (old, new)]
+    if any(index is None or t("a")["input_ids"][:1] != [index] for t, index in zip((old, new), found)):
+        return None
+    return int(found[0]), int(found[1])
+
+
+def collect(
+    settings: TrainRowsSettings,
+    corpus: Any,
+    alignment: Alignment,
+    vocab: VocabMap,
+    teacher: Any,
+    start: tuple[int, int] | None,
+) -> Snippets:
+    """Snippets from the corpus, and for rare tokens, where asked for, from the reference itself."""
+    from warmstart.vocabulary.snippets import mine_snippets
+    from warmstart.vocabulary.written_snippets import sample_snippets
+
+    length = settings.block_size
+    mined = mine_snippets(
+        corpus, alignment, vocab.new, per_token=settings.snippets_per_token, length=length, start=start
+    )
+    counts = mined.counts(vocab.new)
+    wanted = min(settings.min_snippets, settings.snippets_per_token)
+    rare = counts < wanted
+    if not rare.any():
+        return mined
+    fate = {"generate": "get generated ones", "train": "learn from these", "keep": "keep their rows"}
+    note(f"{rare.sum():,} of {len(vocab.new):,} new tokens have fewer than {wanted} snippets: they "
+         f"{fate[settings.rare]}")  # fmt: skip
+    if settings.rare != "generate":
+        return mined
+    missing = {int(i): int(wanted - n) for i, n in zip(vocab.new[rare], counts[rare])}
+    written = sample_snippets(
+        teacher, vocab, alignment, missing, length=length, start=start, seed=settings.seed
+    )
+    found = mined.plus(written)
+    without = int(np.sum(found.counts(vocab.new) == 0))
+    if without:
+        note(f"{without:,} new tokens have no snippet at all; their rows stay as they are")
+    return found
