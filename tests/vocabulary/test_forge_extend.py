@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from vocab_families import save_source
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from vocab_families import FAMILIES, save_source
 from vocab_foreign import foreign, mixed
 from vocab_tokenizers import STYLES, gpt2_like, llama_like, plain, sentences, t5_like
 
@@ -26,6 +26,7 @@ from warmstart.vocabulary.forge.extend import Extension, extend, extend_by_text,
 from warmstart.vocabulary.forge.insert import best_cut, insert_bpe, insert_unigram
 from warmstart.vocabulary.forge.merges import Merges, first_merge
 from warmstart.vocabulary.forge.state import changeable
+from warmstart.vocabulary.opening import check_opening
 from warmstart.vocabulary.settings_forge import ExtendSettings
 from warmstart.vocabulary.tokens import backend_state
 
@@ -457,6 +458,13 @@ def test_tokens_from_a_file(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):
             extend(ExtendSettings.parse({**options, "tokens_file": str(tmp_path / name)}), tmp_path / "x")
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "qwen2", "roberta", "t5", "xlm-roberta"])
+def test_the_class_of_every_family_opens_it_as_it_is(family: str) -> None:
+    """transformers rebuilds some tokenizers from their vocabulary: merges, scores and ids survive that."""
+    kind, _, style, sizes = FAMILIES[family]
+    check_opening(AutoConfig.for_model(kind, **sizes), extended(style).tokenizer, family)
 
 
 def test_new_ids_on_padded_rows_get_rows_of_their_own(tmp_path: Path) -> None:

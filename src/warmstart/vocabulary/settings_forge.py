@@ -23,7 +23,7 @@ class ExtendSettings(Settings):
     tokens: list[str] = []
     """New tokens as text, instead of `count`: words; phrases where the tokenizer does not cut at spaces."""
     tokens_file: str | None = None
-    """The same from a UTF-8 file with one token per line."""
+    """The same from a UTF-8 file with one token per line; spaces at its ends belong to it."""
     form: Literal["word", "literal", "both"] = "word"
     """What a string in `tokens` stands for. `word`: the word as it stands behind a space. `literal`: exactly
     these characters; without a space in front they continue a word (`##` in WordPiece). `both`: both."""
@@ -33,7 +33,8 @@ class ExtendSettings(Settings):
     """Where `bpe` merges of new tokens go. `last`: behind all others, so that only text in which the pieces
     of a new token stand side by side is cut in another way. `first`: before them, as the released code of
     LowRes-CVE does, which cuts old text in other ways as well; the change report says how much. `whole`: no
-    merges; new tokens stand for whole words (all that stands between two cuts of the pre-tokeniser) only."""
+    merges; new tokens stand for whole words (all that stands between two cuts of the pre-tokeniser) only.
+    transformers opens some model types, qwen2 among them, with a class that does not know `whole`."""
     scores: Literal["pieces", "auxiliary", "zero"] = "pieces"
     """Scores of new `unigram` pieces. `pieces`: just above the best cut of the piece into others.
     `auxiliary`: its log-probability on the corpus, on the scale of the old scores, where that is more.

@@ -14,6 +14,7 @@ new tokens, whether or not such rows are there.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -159,11 +160,10 @@ def extend_by_text(
     banned: set[str] = set()
     while True:
         made = _insert(kind, state, candidates, settings, asked, banned, auxiliary)
-        extended = opened(made.state, tokenizer)
-        counts = _quick_counts(extended, words)
-        if not (unused := _unused(made, counts, start, settings.min_uses)):
-            counts = token_counts(extended, texts)
-            unused = _unused(made, counts, start, settings.min_uses)
+        unused = _unused(made, _quick_counts(made.state, words), start, settings.min_uses)
+        if not unused:
+            extended = opened(made.state, tokenizer)
+            unused = _unused(made, token_counts(extended, texts), start, settings.min_uses)
         if not unused:
             break
         banned |= set(unused)
@@ -253,11 +253,13 @@ def _words(backend: Any, texts: Iterable[str]) -> Counter[str] | None:
     return count_words(texts, backend) if backend.pre_tokenizer is not None else None
 
 
-def _quick_counts(tokenizer: PreTrainedTokenizerFast, words: Counter[str] | None) -> Counter[int] | None:
+def _quick_counts(state: dict[str, Any], words: Counter[str] | None) -> Counter[int] | None:
     """Counts from distinct words: what the texts give, but for words beside special tokens."""
+    from tokenizers import Tokenizer
+
     if words is None:
         return None
-    model = tokenizer.backend_tokenizer.model
+    model = Tokenizer.from_str(json.dumps(state)).model
     counts: Counter[int] = Counter()
     for word, count in words.items():
         for token in model.tokenize(word):
