@@ -133,12 +133,12 @@ def test_rows_without_a_trained_matrix_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "a", tiny.llama(), trainable=["layers.1"])
 
 
-@pytest.mark.parametrize("distributed", ["ddp", "fsdp2"])
-def test_rows_of_two_processes(tmp_path: Path, distributed: str) -> None:
-    """Each process masks its own share of the gradients."""
+@pytest.mark.parametrize(("distributed", "objective"), [("ddp", "causal"), ("fsdp2", "multi-token")])
+def test_rows_of_two_processes(tmp_path: Path, distributed: str, objective: str) -> None:
+    """Each process masks its own share of the gradients; a second head is shared out like the model."""
     alone = signed_zeros(tiny.llama(tied=False))
     before = {name: bits(p).copy() for name, p in alone.named_parameters()}
-    changes = {"max_steps": 4, "save_steps": None, "trainable": "embeddings"}
+    changes = {"max_steps": 4, "save_steps": None, "trainable": "embeddings", "objective": objective}
     run(tmp_path / "one", alone, per_device_train_batch_size=4, **changes)
     script = Path(__file__).with_name("rows_worker.py")
     port = 29_760 + 2 * (distributed == "ddp")

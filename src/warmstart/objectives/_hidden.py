@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,24 @@ from warmstart.foundation.errors import UserError
 
 
 @torch.compiler.disable(recursive=False)
-def hidden_states(model: nn.Module, ids: Tensor, layers: Sequence[int] = (-1,)) -> list[Tensor]:
-    """Hidden states (B, L, H) of a causal model, one per entry of `layers`, in evaluation mode (no dropout).
+def hidden_states(
+    model: nn.Module, ids: Tensor, layers: Sequence[int] = (-1,), *, dropout: bool = False, **inputs: Tensor
+) -> list[Tensor]:
+    """Hidden states (B, L, H) of a causal model, one per entry of `layers`.
 
     Args:
         model: A causal language model.
         ids: Token ids (B, L), padded at the end.
         layers: As in transformers: 0 is the embedding, -1 the last layer's output *after* the final norm.
+        dropout: Whether a model in training drops out; else it is read in evaluation mode.
+        **inputs: Further arguments of its `forward`, such as `position_ids`.
 
     Raises:
         UserError: There is no such layer.
     """
     body = unwrap(model).base_model
-    options = {"input_ids": ids, "use_cache": False, "return_dict": True}
-    with evaluating(body):
+    options = {"input_ids": ids, **inputs, "use_cache": False, "return_dict": True}
+    with nullcontext() if dropout else evaluating(body):
         if all(layer == -1 for layer in layers):
             return [body(**options).last_hidden_state] * len(layers)
         states = body(**options, output_hidden_states=True).hidden_states
