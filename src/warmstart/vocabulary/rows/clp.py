@@ -88,7 +88,7 @@ def clp(context: RowContext, settings: ClpSettings) -> RowMix:
     """
     donor = donor_rows(context, settings.helper, setting="helper")
     vectors = unit(donor.rows)
-    known = vectors.any(axis=1)
+    known = np.asarray(vectors.any(axis=1))
     anchors = context.vocab.matched[known[context.vocab.matched[:, 0]]]
     if not len(anchors):
         raise UserError(

@@ -90,15 +90,15 @@ def omp(context: RowContext, settings: OmpSettings) -> RowMix:
         UserError: The donor's tokenizer is not the new one, or no shared token has a row in it.
     """
     donor = donor_rows(context, settings.donor, setting="donor")
-    lengths = donor.rows.any(axis=1)
-    anchors = context.vocab.matched[lengths[context.vocab.matched[:, 0]]]
+    known = np.asarray(donor.rows.any(axis=1))
+    anchors = context.vocab.matched[known[context.vocab.matched[:, 0]]]
     if not len(anchors):
         raise UserError(
             "the new tokenizer shares no token with the donor",
             where="initialiser omp",
             fix="use mean-of-pieces, which needs no shared tokens",
         )
-    wanted = np.sort(context.wanted[lengths[context.wanted]])
+    wanted = np.sort(context.wanted[known[context.wanted]])
 
     def fitted(rows: np.ndarray) -> csr_matrix:
         return pursuit(
