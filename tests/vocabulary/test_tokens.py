@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, pre_tokenizers
@@ -117,3 +118,18 @@ def test_word_splitting_characters_are_those_of_berts_pre_tokenizer() -> None:
             wrong.append(code)
     # the two libraries carry different versions of Unicode: only recently added punctuation may differ
     assert len(wrong) < 40 and min(wrong, default=0x600) >= 0x600
+
+
+@styles
+def test_added_tokens_stay_literal_when_an_extension_takes_in_their_ids(style: str, tmp_path: Path) -> None:
+    from warmstart.vocabulary.forge.extend import extend
+    from warmstart.vocabulary.opening import open_tokenizer
+    from warmstart.vocabulary.settings_forge import ExtendSettings
+
+    old = STYLES[style]()
+    old.add_tokens(["foo", "été"])
+    old.save_pretrained(tmp_path / "old")
+    extend(ExtendSettings(source=str(tmp_path / "old"), tokens=["zyzzyva"]), tmp_path / "new")
+    new = canonical_tokens(open_tokenizer(str(tmp_path / "new")))
+    before = canonical_tokens(old)
+    assert [token.key for token in new[: len(before)]] == [token.key for token in before]

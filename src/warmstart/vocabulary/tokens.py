@@ -153,6 +153,7 @@ def canonical_tokens(tokenizer: PreTrainedTokenizerFast) -> list[CanonicalToken]
     roles = special_roles(tokenizer)
     added = {token["id"]: token["content"] for token in state.get("added_tokens", [])}
     vocabulary = {index: string for string, index in tokenizer.get_vocab().items()}
+    size = len(state["model"]["vocab"])
     tokens: list[CanonicalToken] = []
     for index in range(max(vocabulary, default=-1) + 1):
         string = vocabulary.get(index)
@@ -163,8 +164,10 @@ def canonical_tokens(tokenizer: PreTrainedTokenizerFast) -> list[CanonicalToken]
             tokens.append(
                 CanonicalToken(index, string.encode(), False, False, named[0], named, string=string)
             )
-        elif index in added and index >= _model_size(state):
-            content = added[index]  # literal text: added tokens are matched before any remapping
+        elif index in added and (index >= size or "▁" not in added[index]):
+            # literal text: added tokens are matched before any remapping, also where an extension of the
+            # model took in their ids; only pieces that SentencePiece marks are what they look like
+            content = added[index]
             word = content.startswith(" ")
             tokens.append(
                 CanonicalToken(index, content[word:].encode("utf-8", "replace"), word, False, string=string)
@@ -186,10 +189,6 @@ def special_roles(tokenizer: PreTrainedTokenizerFast) -> dict[int, tuple[str, ..
     for index in sorted(others - found.keys()):
         found[index] = ["additional"]
     return {index: tuple(names) for index, names in found.items()}
-
-
-def _model_size(state: dict[str, Any]) -> int:
-    return len(state["model"]["vocab"])
 
 
 def _canonical(index: int, string: str, style: Style, prefix: str, suffix: str) -> CanonicalToken:
