@@ -79,4 +79,4 @@ def factorise(
     coordinates = np.empty((len(rows), rank), dtype=rows.dtype)
     for start in range(0, len(rows), block):
         coordinates[start : start + block] = rows[start : start + block].astype(np.float64) @ left
-    return Factors(coordinates, (axes * inner).T.astype(rows.dtype))
+    return Factors(coordinates, np.ascontiguousarray((axes * inner).T, dtype=rows.dtype))
