@@ -1,4 +1,4 @@
-"""Train, extend or shrink a tokenizer, or measure one on text and against another."""
+"""Train, extend or shrink a tokenizer, measure one, or find the best way to give a model new rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from warmstart.cli.commands._measuring import add_to
 from warmstart.cli.operation import operation_command
 from warmstart.cli.output import prints
 from warmstart.cli.tables import pairs
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Train, extend or shrink a tokenizer, or measure one on text and against another."""
+    """Train, extend or shrink a tokenizer, measure one, or find the best way to give a model new rows."""
 
 
 command.add_command(
@@ -46,6 +47,7 @@ command.add_command(
         "\b\nExample: warmstart vocab drop xlm-roberta-base --corpus multi30k/de -o tok-de",
     )
 )
+add_to(command)
 
 
 def _render(console: Console, result: dict[str, Any]) -> None:
