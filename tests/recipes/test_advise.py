@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from warmstart.recipes.advice import Advice, judged
 from warmstart.recipes.advise import NOT_CHEAP, AdviseSettings, advise
 from warmstart.recipes.runner import Runner
 from warmstart.vocabulary.rows._base import initialisers
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+from cli_runner import call
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 WORDS = ["the", "cat", "dog", "house", "sees", "small", "green", "big", "old", "runs", "over", "river"]
@@ -178,3 +182,27 @@ def test_what_is_not_cheap_is_named_with_its_reason() -> None:
 def test_bad_input_is_one_sentence(source: dict[str, Any], more: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         advise(settings(source, **more), source["runner"])
+
+
+def test_the_command_line_refuses_bad_input_with_code_2_and_prints_json(
+    source: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import json
+
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path))
+    monkeypatch.setattr("warmstart.recipes.advise._affordable", lambda *_: 64)
+    corpus = source["corpus"]
+    words = ["vocab", "advise", source["source"], "--vocab-size", "320", "--corpus", corpus["path"]]
+    words += ["--corpus.unit", "line", "--corpus.valid-fraction", "0.15", "--corpus.test-fraction", "0.15"]
+    words += ["--seeds", "0", "--learning-rates", "1e-3", "--block-size", "32", "--eval-max-bytes", "200"]
+    refused = call(*words, "--initialisers", "focsu")
+    assert refused.code == 2 and "did you mean 'focus'" in refused.err and "Traceback" not in refused.err
+    missing = call("vocab", "advise", str(tmp_path / "nothing"), "--corpus", corpus["path"])
+    assert missing.code == 2 and "does not exist" in missing.err
+    done = call(*words, "--initialisers", "mean-of-pieces", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert found["recommended"] == "mean-of-pieces" and found["sure"] == "no rival"
+    assert len(found["candidates"]) == 1 and found["tokenizer"].startswith(str(tmp_path))
+    shown = call(*words, "--initialisers", "mean-of-pieces")
+    assert "Use mean-of-pieces" in shown.out and "warmstart transplant" in shown.out
