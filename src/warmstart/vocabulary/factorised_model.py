@@ -48,6 +48,8 @@ class FactorisedHead(nn.Module):
         bias: b `(V,)` or None.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, weight: nn.Parameter, primitives: nn.Parameter, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.weight, self.primitives = weight, primitives
@@ -154,7 +156,7 @@ def open_factorised(folder: Path) -> PreTrainedModel:
         if not facts["tied"] and head is not None and head.weight is model.get_input_embeddings().weight:
             untie(model)
     _install(model, lambda old: _empty(old, facts["rank"]))
-    model.to(next(iter(stored.values())).dtype)
+    nn.Module.to(model, dtype=next(iter(stored.values())).dtype)
     try:
         outcome: Any = model.load_state_dict(stored, strict=False)
     except RuntimeError as error:

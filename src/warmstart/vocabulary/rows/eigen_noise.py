@@ -134,7 +134,10 @@ def rank_vectors(size: int, width: int, *, window: int = 5) -> np.ndarray:
     """`v_i = |lambda_k|^1/2 q_ik` over the `width` eigenpairs of `log max(1, X)` with the largest `|lambda|`.
 
     Eigenvalues alternate in sign, hence the absolute values; each eigenvector is turned so that its largest
-    entry is positive. Small sizes are decomposed whole, others by Lanczos steps on the sparse matrix.
+    entry is positive. The decomposition is exact and needs no iterations: of two ranks beyond the root q of
+    `c = 2 m N / H_N` the product exceeds c, so the matrix is `[[A, B'], [B, 0]]` with A `(q, q)`. It has rank
+    2 q at most (98 for N = 2,000 and m = 5, some 470 for N = 64,000), and with `B = Q R` its eigenvalues
+    are those of `[[A, R'], [R, 0]]`; the lower part of an eigenvector is `B x / lambda`.
 
     Args:
         size: Number of ranks.
@@ -145,19 +148,21 @@ def rank_vectors(size: int, width: int, *, window: int = 5) -> np.ndarray:
         `(size, width)` float64, row i for rank i + 1.
     """
     matrix = log_cooccurrence(size, window=window)
-    count = min(width, size)
-    if size <= max(1000, 3 * width):
-        value, vector = np.linalg.eigh(matrix.toarray())
-    else:
-        from scipy.sparse.linalg import eigsh
-
-        value, vector = eigsh(matrix, k=count, which="LM", v0=np.ones(size))
-    order = np.argsort(-np.abs(value), kind="stable")[:count]
-    value, vector = value[order], vector[:, order]
-    value[np.abs(value) < 1e-12 * np.abs(value[:1]).max(initial=0.0)] = 0.0  # below is numerical noise
-    peak = vector[np.abs(vector).argmax(axis=0), np.arange(count)]
+    root = int((matrix.diagonal() > 0).sum())
+    upper, lower = matrix[:root, :root].toarray(), matrix[root:, :root]
+    triangle = np.zeros((0, root))
+    for start in range(0, lower.shape[0], 8192):
+        stacked = np.vstack([triangle, lower[start : start + 8192].toarray()])
+        triangle = np.asarray(np.linalg.qr(stacked, mode="r"))
+    corner = np.zeros((len(triangle), len(triangle)))
+    value, vector = np.linalg.eigh(np.block([[upper, triangle.T], [triangle, corner]]))
+    order = np.argsort(-np.abs(value), kind="stable")[:width]
+    order = order[np.abs(value[order]) > 1e-12 * np.abs(value).max()]  # below is numerical noise
+    value, first = value[order], vector[:root, order]
+    whole = np.concatenate([first, (lower @ first) / value])
+    peak = whole[np.abs(whole).argmax(axis=0), np.arange(len(order))]
     out = np.zeros((size, width))
-    out[:, :count] = vector * np.sqrt(np.abs(value)) * np.where(peak < 0, -1.0, 1.0)
+    out[:, : len(order)] = whole * np.sqrt(np.abs(value)) * np.where(peak < 0, -1.0, 1.0)
     return out
 
 

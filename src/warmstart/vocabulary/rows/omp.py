@@ -177,9 +177,10 @@ def _pursue(
         choice = product.argmax(axis=1)
         vector = atoms[choice].astype(np.float64)
         fresh, inner = vector, np.zeros((len(open_), turn))
+        found = basis[:, :turn] if len(open_) == count else basis[open_, :turn]
         for _ in range(2):
-            along = np.einsum("bkf,bf->bk", basis[open_, :turn], fresh)
-            fresh = fresh - np.einsum("bkf,bk->bf", basis[open_, :turn], along)
+            along = (found @ fresh[:, :, None])[:, :, 0]
+            fresh = fresh - (along[:, None, :] @ found)[:, 0]
             inner += along
         norm = np.linalg.norm(fresh, axis=1)
         new = norm > 1e-6 * np.linalg.norm(vector, axis=1)  # else it depends on the picked ones
