@@ -133,6 +133,11 @@ def test_rows_without_a_trained_matrix_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "a", tiny.llama(), trainable=["layers.1"])
 
 
+def test_text_in_one_cut_teaches_a_parallel_objective_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"two cuts of one text.*train-rows"):
+        run(tmp_path / "a", tiny.llama(), objective="token-distillation", trainable="embeddings")
+
+
 @pytest.mark.parametrize(("distributed", "objective"), [("ddp", "causal"), ("fsdp2", "multi-token")])
 def test_rows_of_two_processes(tmp_path: Path, distributed: str, objective: str) -> None:
     """Each process masks its own share of the gradients; a second head is shared out like the model."""

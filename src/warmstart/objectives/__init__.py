@@ -19,6 +19,11 @@ processes.
 The gradients of the output layer are made in the forward pass, so one batch can be back-propagated once
 (`retain_graph` is of no use); gradient accumulation, autocast and checkpointing of layers work as usual.
 
+**Beyond settings.** An objective may bring modules that learn beside the model and are dropped on save
+(`Objective.companions`: extra heads), take parts that no settings can hold (`Objective.parts`: a teacher, a
+table; `training.loop.make_objective` hands them over), and read two cuts of one text
+(`Objective.parallel`).
+
 A new objective is one file here with a class registered in `objectives`.
 """
 

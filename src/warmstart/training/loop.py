@@ -75,6 +75,11 @@ def train(
     run_dir = Path(run_dir)
     _check_blocks(packed, settings)
     objective = objective or make_objective(model, tokenizer, settings)
+    if objective.parallel and packed[0].ndim == 1:
+        raise UserError(
+            f"{type(objective).__name__} compares two cuts of one text, and these blocks hold one",
+            fix="train new rows with the step train-rows",
+        )
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
         schedule = stack.enter_context(only_trainable(model, settings.trainable))
