@@ -34,7 +34,7 @@ def merge(context: RowContext, settings: MergeSettings) -> RowMix:
     The halves are those of the BPE merge that produces the token; where several merges produce it, their
     mean is taken. A half without merges (a letter, a literal added token) that the source lacks is the mean
     of the source's pieces of its text. Compared with the mean of pieces the rows depend on how the *new*
-    tokenizer builds a token, and its late halves weigh more than its early ones. Parts that the source
+    tokenizer builds a token, and a part weighs the more the later it was merged. Parts that the source
     cannot write are left out; a token of such parts alone is drawn from N(mu, sd).
 
     With `H[t, a]` the weight of the half a in t and C the copies and leaves, all rows follow at once from
