@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ def _row(name: str, arm: ArmSettings | None, settings: SentencesSettings, runner
     def start(seed: int) -> str:
         return settings.source if arm is None else str(start_arm(arm, seed, runner, name))
 
-    rate = _rate(name, start(TUNING_SEED), settings, runner)
+    rate = _rate(name, start, settings, runner)
     before = [_measured(start(seed), "test", settings, runner) for seed in settings.seeds]
     made = [_trained(name, start(seed), rate, seed, 1.0, settings, runner) for seed in settings.seeds]
     after = [_measured(str(path), "test", settings, runner) for path in made]
@@ -139,13 +140,13 @@ def _row(name: str, arm: ArmSettings | None, settings: SentencesSettings, runner
     )
 
 
-def _rate(name: str, start: str, settings: SentencesSettings, runner: Runner) -> float:
+def _rate(name: str, start: Callable[[int], str], settings: SentencesSettings, runner: Runner) -> float:
     """The rate with the best mean reciprocal rank on the valid pairs after a short run."""
     if len(settings.learning_rates) == 1:
         return settings.learning_rates[0]
     found = {}
     for rate in settings.learning_rates:
-        made = _trained(name, start, rate, TUNING_SEED, settings.tune_fraction, settings, runner)
+        made = _trained(name, start(TUNING_SEED), rate, TUNING_SEED, settings.tune_fraction, settings, runner)
         measured = _measured(str(made), "valid", settings, runner)
         found[rate] = measured.mrr + measured.mrr_back
     return max(found, key=lambda rate: found[rate])
