@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from warmstart.foundation.settings import Settings, digest
 from warmstart.recipes.operations import operations
 from warmstart.recipes.schema import Recipe, parse_step, substitute
 
-Fingerprinter = Callable[[object], str | None]
+_CHECKPOINTS = ("source", "like", "reference", "helper", "donor", "encoder")
+"""Settings that name a checkpoint, in any operation or initialiser."""
 
 
 class Runner:
@@ -77,14 +78,14 @@ class Runner:
         return output
 
     def with_sources(self, value: Any, key: str = "") -> Any:
-        """`value` with each named source (under `source` or `like`) replaced by its artifact."""
+        """`value` with each named source (where a checkpoint is asked for) replaced by its artifact."""
         from warmstart.recipes.sources import build_source, is_named_source
 
         if isinstance(value, Mapping):
             return {name: self.with_sources(item, str(name)) for name, item in value.items()}
         if isinstance(value, list):
             return [self.with_sources(item) for item in value]
-        if key in ("source", "like") and isinstance(value, str) and is_named_source(value):
+        if key in _CHECKPOINTS and isinstance(value, str) and is_named_source(value):
             return str(build_source(value, self))
         return value
 
