@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import unicodedata
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_added_tokens_stay_literal_when_an_extension_takes_in_their_ids(style: s
     from warmstart.vocabulary.opening import open_tokenizer
     from warmstart.vocabulary.settings_forge import ExtendSettings
 
-    old = STYLES[style]()
+    old = copy.deepcopy(STYLES[style]())  # other tests share it
     old.add_tokens(["foo", "été"])
     old.save_pretrained(tmp_path / "old")
     extend(ExtendSettings(source=str(tmp_path / "old"), tokens=["zyzzyva"]), tmp_path / "new")
