@@ -236,9 +236,10 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     rounds, steps = (given.rounds or (5 if given.quick else 15)), 2 if given.quick else 4
+    from warmstart.objectives.causal import Causal
     from warmstart.training.loop import flops_per_token
 
-    flops = flops_per_token(build_model(given.block), given.block)
+    flops = flops_per_token(build_model(given.block), Causal(None, None), given.block)  # type: ignore[arg-type]
     results = {}
     for precision in ("float32", "bfloat16"):
         with tempfile.TemporaryDirectory() as folder:
