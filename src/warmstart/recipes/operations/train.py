@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,9 @@ from warmstart.recipes.runner import Runner
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from warmstart.checkpoint import Lineage
     from warmstart.corpus import Document
+    from warmstart.objectives._base import Task
 
 
 class TrainStep(TrainSettings):
@@ -38,9 +40,8 @@ class TrainStep(TrainSettings):
 @operations.register("train", settings=TrainStep)
 def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     """Continue training a checkpoint on text; the artifact holds the model and `training.json`, its curve."""
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+    from warmstart.checkpoint import Lineage, resolve
     from warmstart.corpus import open_corpus, pack
-    from warmstart.evaluation import bits_per_byte
     from warmstart.training import train
 
     source = resolve(settings.source)
@@ -49,17 +50,7 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     packed = pack(corpus, tokenizer, "train", settings.block_size)
     held_out = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
 
-    def evaluate(current: Any) -> float:
-        measured = bits_per_byte(
-            current,
-            tokenizer,
-            held_out,
-            task=source.task,
-            context_length=settings.block_size,
-            bf16=settings.bf16,
-        )
-        return measured.bpb
-
+    evaluate = held_out_bpb(tokenizer, held_out, source.task, settings.block_size, settings.bf16)
     plain = {name: getattr(settings, name) for name in TrainSettings.model_fields}
     outcome = train(
         model, tokenizer, packed, TrainSettings.model_validate(plain), folder / "run", evaluate=evaluate
@@ -80,13 +71,38 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
                 parents=[source],
                 data={corpus.name: corpus.fingerprint},
                 seeds={"seed": settings.seed},
-                measured={k: v for k, v in measured.items() if not isinstance(v, float) or math.isfinite(v)},
+                measured=finite(measured),
             )
-            save_checkpoint(output / "model", model, tokenizer, lineage=lineage)
-            for item in list((output / "model").iterdir()):
-                item.rename(output / item.name)
-            (output / "model").rmdir()
+            save_into(output, model, tokenizer, lineage)
         (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
+
+
+def held_out_bpb(
+    tokenizer: Any, texts: list[str], task: Task, context_length: int, bf16: bool
+) -> Callable[[Any], float]:
+    """What evaluation points of training call: bits per byte of `texts` under the model as it is."""
+    from warmstart.evaluation import bits_per_byte
+
+    def evaluate(model: Any) -> float:
+        measured = bits_per_byte(model, tokenizer, texts, task=task, context_length=context_length, bf16=bf16)
+        return measured.bpb
+
+    return evaluate
+
+
+def save_into(folder: Path, model: Any, tokenizer: Any, lineage: Lineage) -> None:
+    """Save a checkpoint in a folder that exists, beside what else is in it."""
+    from warmstart.checkpoint import save_checkpoint
+
+    save_checkpoint(folder / "model", model, tokenizer, lineage=lineage)
+    for item in list((folder / "model").iterdir()):
+        item.rename(folder / item.name)
+    (folder / "model").rmdir()
+
+
+def finite(measured: dict[str, Any]) -> dict[str, Any]:
+    """Without numbers that JSON cannot hold."""
+    return {k: v for k, v in measured.items() if not isinstance(v, float) or math.isfinite(v)}
 
 
 def held_out_sample(documents: Iterable[Document], max_bytes: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,10 +70,9 @@ class TrainRowsSettings(TrainSettings):
 def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -> None:
     """Train the rows of new tokens only; the artifact holds the model and `training.json`, its curve."""
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+    from warmstart.checkpoint import Lineage, resolve
     from warmstart.corpus import open_corpus
-    from warmstart.evaluation import bits_per_byte
-    from warmstart.recipes.operations.train import held_out_sample
+    from warmstart.recipes.operations.train import finite, held_out_bpb, held_out_sample, save_into
     from warmstart.training import train
     from warmstart.training.loop import make_objective
     from warmstart.vocabulary.aligning import align, fold_ids
@@ -100,17 +98,7 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         )
     held_out = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
 
-    def evaluate(current: Any) -> float:
-        measured = bits_per_byte(
-            current,
-            tokenizer,
-            held_out,
-            task=source.task,
-            context_length=settings.context_length,
-            bf16=settings.bf16,
-        )
-        return measured.bpb
-
+    evaluate = held_out_bpb(tokenizer, held_out, source.task, settings.context_length, settings.bf16)
     outcome = train(
         model,
         tokenizer,
@@ -142,13 +130,10 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         parents=[source, reference],
         data={corpus.name: corpus.fingerprint},
         seeds={"seed": settings.seed},
-        measured={k: v for k, v in measured.items() if not isinstance(v, float) or math.isfinite(v)},
+        measured=finite(measured),
     )
     with atomic_folder(folder / "output", replace=True) as output:
-        save_checkpoint(output / "model", model, tokenizer, lineage=lineage)
-        for item in list((output / "model").iterdir()):
-            item.rename(output / item.name)
-        (output / "model").rmdir()
+        save_into(output, model, tokenizer, lineage)
         (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from pydantic import model_validator
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
+from warmstart.vocabulary.aux_space.anchors import Anchors, anchor_pairs
 from warmstart.vocabulary.aux_space.binding import word_space
 from warmstart.vocabulary.aux_space.procrustes import align_spaces
-from warmstart.vocabulary.aux_space.space import AuxSpace
 from warmstart.vocabulary.aux_space.train import StaticSettings
 
 if TYPE_CHECKING:
     from warmstart.vocabulary.rows._base import RowContext
-
-_FEWEST = 20  # shared words below which two spaces cannot be aligned by them
 
 
 class WordVectorSettings(Settings):
@@ -31,7 +29,7 @@ class WordVectorSettings(Settings):
     """File of word vectors of the target language; without it they are trained on the target text."""
     training: StaticSettings = StaticSettings(level="word", min_count=5, min_n=5, max_n=5)
     """How word vectors are trained."""
-    anchors: Literal["auto", "dictionary", "parallel", "identical", "none"] = "auto"
+    anchors: Anchors = "auto"
     """Pairs that bring the two languages into one space: the given `dictionary`; one mined from `parallel`
     sentences; words `identical` in both texts; `none` where the vectors are aligned already (multilingual
     vectors in two files). `auto`: the first of these that is given."""
@@ -73,7 +71,7 @@ def bilingual_words(context: RowContext, method: str, settings: WordVectorSettin
         word_space(context, method, side, file=file, training=settings.training)
         for side, file in files.items()
     )
-    pairs = _anchors(context, method, settings.anchors, source, target)
+    pairs = anchor_pairs(context, method, settings.anchors, source, target)
     if pairs is not None:
         maps = align_spaces(
             source,
@@ -96,28 +94,3 @@ def bilingual_words(context: RowContext, method: str, settings: WordVectorSettin
     texts = [source.names[i] for i in rows[0]] + [target.names[i] for i in rows[1]]
     vectors = np.concatenate([source.vectors[rows[0]], target.vectors[rows[1]]])
     return Words([texts[i] for i in order], vectors[order], order < len(rows[0]))
-
-
-def _anchors(
-    context: RowContext, method: str, choice: str, source: AuxSpace, target: AuxSpace
-) -> list[tuple[str, str]] | None:
-    if choice == "auto":
-        choice = "identical" if context.parallel is None else "parallel"
-        choice = choice if context.dictionary is None else "dictionary"
-    if choice == "none":
-        return None
-    if choice == "dictionary":
-        dictionary: list[tuple[str, str]] = context.need("dictionary", method)
-        return dictionary
-    if choice == "parallel":
-        from warmstart.vocabulary.alignment import mine_dictionary
-
-        return mine_dictionary(context.need("parallel", method))
-    shared = [name for name in source.names if name in target]
-    if len(shared) < _FEWEST:
-        raise UserError(
-            f"the two texts share only {len(shared)} words with vectors, too few to align their vectors",
-            where=f"initialiser {method}",
-            fix="add dictionary: … or parallel: … to the transplant settings",
-        )
-    return [(name, name) for name in shared]

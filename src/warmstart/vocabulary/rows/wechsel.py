@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
+from warmstart.vocabulary.aux_space.anchors import Anchors, anchor_pairs
 from warmstart.vocabulary.aux_space.binding import word_space
 from warmstart.vocabulary.aux_space.compose import Composition, subword_space
 from warmstart.vocabulary.aux_space.neighbours import nearest_by_cosine
@@ -17,8 +18,6 @@ from warmstart.vocabulary.aux_space.space import AuxSpace
 from warmstart.vocabulary.aux_space.train import StaticSettings
 from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.rows._base import RowContext, initialisers
-
-Anchors = Literal["auto", "dictionary", "parallel", "identical", "none"]
 
 
 class WechselSettings(Settings):
@@ -144,7 +143,7 @@ def bilingual_token_spaces(
         subword_space(words[side], tokenizer, compose=settings.compose, weighted=weighted)
         for side, tokenizer in (("source", context.source_tokenizer), ("target", context.target_tokenizer))
     )
-    pairs = _anchor_pairs(context, settings, words["source"], words["target"], method)
+    pairs = anchor_pairs(context, method, settings.anchors, words["source"], words["target"])
     if pairs is None:
         if source.dim != target.dim:
             raise UserError(
@@ -162,29 +161,3 @@ def bilingual_token_spaces(
         where="dictionary",
     )
     return maps.source.apply(source), maps.target.apply(target)
-
-
-def _anchor_pairs(
-    context: RowContext, settings: WechselSettings, source: AuxSpace, target: AuxSpace, method: str
-) -> list[tuple[str, str]] | None:
-    choice = settings.anchors
-    if choice == "auto":
-        choice = "identical" if context.parallel is None else "parallel"
-        choice = choice if context.dictionary is None else "dictionary"
-    if choice == "none":
-        return None
-    if choice == "dictionary":
-        dictionary: list[tuple[str, str]] = context.need("dictionary", method)
-        return dictionary
-    if choice == "parallel":
-        from warmstart.vocabulary.alignment import mine_dictionary
-
-        return mine_dictionary(context.need("parallel", method))
-    shared = [name for name in source.names if name in target]
-    if len(shared) < 20:
-        raise UserError(
-            f"the two texts share only {len(shared)} words with vectors, too few to align their vectors",
-            where=f"initialiser {method}",
-            fix="add dictionary: … or parallel: … to the transplant settings",
-        )
-    return [(name, name) for name in shared]
