@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.evaluation.results import ComparisonResult, Interval
@@ -84,6 +84,15 @@ class TableSettings(Settings):
     eval_max_bytes: int = 32768
     """UTF-8 bytes of held-out text measured at each point."""
 
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        from warmstart.vocabulary.rows._base import initialisers
+
+        worlds = self.worlds.values()
+        for name in [*self.initialisers, *(n for w in worlds for n in (*w.options, *w.left_out))]:
+            initialisers.get(name, where="table")
+        return self
+
 
 def run_table(settings: TableSettings, runner: Runner) -> TableResult:
     """Run every world.
@@ -96,13 +105,6 @@ def run_table(settings: TableSettings, runner: Runner) -> TableResult:
     Raises:
         UserError: An unknown initialiser, or a world in which none can run.
     """
-    from warmstart.vocabulary.rows._base import initialisers
-
-    for name in [
-        *settings.initialisers,
-        *(n for w in settings.worlds.values() for n in (*w.options, *w.left_out)),
-    ]:
-        initialisers.get(name, where="table")
     if not settings.worlds or not settings.initialisers:
         raise UserError("a table needs at least one world and one initialiser", where="table")
     worlds = [run_world(name, world, settings, runner) for name, world in settings.worlds.items()]
