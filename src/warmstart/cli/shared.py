@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,3 +24,9 @@ run_folder = click.option(
     type=click.Path(path_type=Path),
     help="Exact run folder, instead of one under --runs.",
 )
+
+
+def scale(help: str) -> Callable[[Any], Any]:
+    """The option `--scale` of what can be run for a look, on two cores or on a GPU."""
+    sizes = click.Choice(["smoke", "small", "full"])
+    return click.option("--scale", type=sizes, default="small", show_default=True, help=help)

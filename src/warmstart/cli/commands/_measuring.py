@@ -71,13 +71,7 @@ def _render_table(console: Console, found: dict[str, Any]) -> None:
 
 
 @click.command("table")
-@click.option(
-    "--scale",
-    type=click.Choice(["smoke", "small", "full"]),
-    default="small",
-    show_default=True,
-    help="Minutes for a look, hours on two cores, or one GPU.",
-)
+@shared.scale("Minutes for a look, hours on two cores, or one GPU.")
 @shared.overrides
 @shared.runs
 @prints(_render_table)

@@ -14,13 +14,7 @@ from warmstart.cli.output import prints
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--scale",
-    type=click.Choice(["smoke", "small", "full"]),
-    default="small",
-    show_default=True,
-    help="Seconds, minutes on two cores, or one GPU.",
-)
+@shared.scale("Seconds, minutes on two cores, or one GPU.")
 @shared.overrides
 @shared.runs
 @click.option(
