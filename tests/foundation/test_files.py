@@ -10,7 +10,7 @@ import pytest
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.events import EventLog
-from warmstart.foundation.files import atomic_folder, disk_errors, lock, sweep, write_atomic
+from warmstart.foundation.files import atomic_folder, disk_errors, existing, lock, sweep, write_atomic
 
 
 def test_atomic_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -120,3 +120,12 @@ def test_events_survive_a_torn_line_and_rewind(tmp_path: Path) -> None:
 def test_errors_cross_process_boundaries() -> None:
     error = UserError("what", where="here", fix="mend it")
     assert pickle.loads(pickle.dumps(error)).sentence == error.sentence == "what (in here); mend it."
+
+
+def test_texts_that_name_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").write_text("")
+    assert existing("here") == Path("here") and existing("~/here") == tmp_path / "here"
+    for text in ("", "there", "~/there", "~", "~nobody-of-this-name/here", "x" * 300, "a\0b"):
+        assert existing(text) is None

@@ -94,3 +94,55 @@ def test_a_relative_folder_is_known_by_its_content(
     first = Runner(tmp_path / "cache").step("toy", {"source": "given"})
     (tmp_path / "given" / "text").write_text("2")
     assert Runner(tmp_path / "cache").step("toy", {"source": "given"}) != first
+
+
+def test_inputs_of_an_initialiser_are_known_by_their_content(toy: list[str], tmp_path: Path) -> None:
+    from warmstart.vocabulary.settings import TransplantSettings
+
+    runner = Runner(tmp_path / "cache")
+    (tmp_path / "helper").mkdir()
+    (tmp_path / "helper" / "text").write_text("1")
+    (tmp_path / "v.npz").write_text("1")
+    found = []
+    for content in ("1", "2"):
+        (tmp_path / "helper" / "text").write_text(content)
+        (tmp_path / "v.npz").write_text(content)
+        for table in (
+            {"name": "clp", "helper": str(tmp_path / "helper")},
+            {"name": "focus", "vectors": str(tmp_path / "v.npz")},
+            {"name": "zett", "hypernetwork": str(tmp_path / "helper")},
+        ):
+            settings = TransplantSettings.parse({"source": "a", "tokenizer": "b", "initialiser": table})
+            found.append(json.dumps(Runner(tmp_path / "cache").fingerprint(settings)))
+            assert str(tmp_path) not in found[-1]
+    assert len(set(found)) == 6
+    artifact = runner.step("toy", {})  # the artifact of a step by the name of its folder
+    settings = TransplantSettings.parse(
+        {"source": "a", "tokenizer": "b", "initialiser": {"name": "clp", "helper": str(artifact)}}
+    )
+    shown = runner.fingerprint(settings)["initialiser"]["helper"]
+    assert shown == str(artifact.relative_to(tmp_path / "cache"))
+
+
+def test_named_sources_stand_for_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warmstart.recipes.sources.build_source", lambda name, runner: Path(f"/built/{name}"))
+    given = {
+        "teacher": "tiny-en",
+        "other": "captions-en",
+        "initialiser": {"name": "clp", "helper": "tiny-en"},
+        "title": "tiny-en",
+    }
+    found = Runner(tmp_path).with_sources(given)
+    assert found["teacher"] == found["initialiser"]["helper"] == "/built/tiny-en"
+    assert found["other"] == "/built/captions-en" and found["title"] == "tiny-en"
+
+
+def test_texts_that_are_no_paths_stay_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = Runner(tmp_path / "cache")
+    long = "x" * 300  # too long for the name of a file
+    assert runner.fingerprint([long, "/", ".", "..", "~"]) == [long, "/", ".", "..", "~"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "given").write_text("1")
+    assert runner.fingerprint("~/given") == runner.fingerprint("given") != "given"
+    assert runner.fingerprint("~") == "~"

@@ -73,7 +73,7 @@ class Lineage(BaseModel):
     parents: list[Parent] = []
     """Checkpoints it was made from; empty for a model trained from scratch."""
     data: dict[str, str] = {}
-    """Corpus name -> fingerprint."""
+    """Corpus, or other file that was read -> fingerprint."""
     seeds: dict[str, int] = {}
     """What was seeded -> seed."""
     versions: dict[str, str] = {}
@@ -100,7 +100,7 @@ class Lineage(BaseModel):
             operation: Name of the operation.
             settings: Settings object or table; paths and other values become JSON.
             parents: Checkpoints in the role `source`, `(role, checkpoint)` pairs, or ready records.
-            data: Corpus name to fingerprint.
+            data: Name of a corpus, or of another file that was read, to its fingerprint.
             seeds: What was seeded to the seed.
             measured: Numbers measured on the result.
         """

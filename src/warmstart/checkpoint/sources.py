@@ -13,6 +13,12 @@ from warmstart.foundation.errors import UserError
 
 Resolver = Callable[[str], Path | None]
 _resolvers: list[Resolver] = []
+
+CHECKPOINT_SETTINGS = frozenset(
+    ("source", "like", "reference", "teacher", "other", "helper", "donor", "encoder")
+)
+"""Settings that name a checkpoint, in any operation or method."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ALLOWED = [
     "model*.safetensors",

@@ -144,6 +144,15 @@ def lock(folder: Path, *, what: str = "run") -> Iterator[None]:
         os.close(handle)
 
 
+def existing(text: str) -> Path | None:
+    """The file or folder that `text` names (`~/` is the home folder); None where it names none."""
+    try:
+        path = Path(text).expanduser() if "/" in text else Path(text)
+        return path if text and path.exists() else None
+    except (OSError, RuntimeError):  # too long for a name, or the home of nobody
+        return None
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:

@@ -12,16 +12,14 @@ from typing import Any
 
 import yaml
 
+from warmstart.checkpoint.sources import CHECKPOINT_SETTINGS
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.events import EventLog
-from warmstart.foundation.files import atomic_folder, cache_home, lock, sha256, sweep, write_atomic
+from warmstart.foundation.files import atomic_folder, cache_home, existing, lock, sha256, sweep, write_atomic
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings, digest
 from warmstart.recipes.operations import operations
 from warmstart.recipes.schema import Recipe, parse_step, substitute
-
-_CHECKPOINTS = ("source", "like", "reference", "helper", "donor", "encoder")
-"""Settings that name a checkpoint, in any operation or initialiser."""
 
 
 class Runner:
@@ -85,7 +83,7 @@ class Runner:
             return {name: self.with_sources(item, str(name)) for name, item in value.items()}
         if isinstance(value, list):
             return [self.with_sources(item) for item in value]
-        if key in _CHECKPOINTS and isinstance(value, str) and is_named_source(value):
+        if key in CHECKPOINT_SETTINGS and isinstance(value, str) and is_named_source(value):
             return str(build_source(value, self))
         return value
 
@@ -104,17 +102,18 @@ class Runner:
             return {name: self.fingerprint(getattr(value, name), name) for name in type(value).model_fields}
         if isinstance(value, Mapping):
             return {str(name): self.fingerprint(item, str(name)) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.fingerprint(item) for item in value]
+        if isinstance(value, list | tuple):  # a token such as "/" in a list names no folder
+            plain = [isinstance(item, str) and not item.strip("./~") for item in value]
+            return [item if skip else self.fingerprint(item) for item, skip in zip(value, plain)]
         if isinstance(value, str | Path):
             return self._content(str(value))
         return value
 
     def _content(self, text: str) -> str:
-        path = Path(text)
-        if not text or "\n" in text or len(text) > 1024 or not path.exists():
+        found = None if "\n" in text or len(text) > 1024 else existing(text)
+        if found is None:
             return text
-        path = path.absolute()
+        path = found.absolute()
         if self.cache in path.parents:  # another step: its folder's name is the hash of all it depends on
             return str(path.relative_to(self.cache))
         if text not in self._fingerprints:

@@ -47,12 +47,14 @@ def transplant(
         aux: Cache of auxiliary spaces to share between calls.
 
     Returns:
-        The new checkpoint; `lineage.measured` holds counts and norms per kind of row.
+        The new checkpoint; `lineage.measured` holds counts and norms per kind of row, `lineage.parents` the
+        source and the checkpoints that the initialiser used, `lineage.data` fingerprints of all else it read.
 
     Raises:
         UserError: For unusable input, or when the new model would not fit into memory.
     """
     from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+    from warmstart.checkpoint.inputs import inputs_of
     from warmstart.vocabulary.opening import check_opening, open_tokenizer
     from warmstart.vocabulary.surgery import (
         as_rows,
@@ -74,6 +76,7 @@ def transplant(
     rows = as_rows(found.rows)
     head = as_rows(found.head) if found.head is not None else None
     context, data = _context(settings, checkpoint, source, target, rows, head, size, aux)
+    lent, files = inputs_of(settings.method()[1])
     mix = row_mix(settings, context)
     reference = context.vocab.source_used
     labels = np.zeros(size, dtype=np.int8)
@@ -100,8 +103,8 @@ def transplant(
     lineage = Lineage.of(
         "transplant",
         settings,
-        parents=[checkpoint],
-        data={"tokenizer": tokenizer_digest(target), **data},
+        parents=[checkpoint, *lent],
+        data={"tokenizer": tokenizer_digest(target), **data, **files},
         seeds={"rows": settings.seed},
         measured=measured,
     )
