@@ -77,7 +77,7 @@ def test_advice_is_what_was_measured(source: dict[str, Any], monkeypatch: pytest
 
 def test_the_length_of_runs_follows_the_budget_and_a_small_one_is_refused(source: dict[str, Any]) -> None:
     from warmstart.recipes.advise import _affordable
-    from warmstart.recipes.compare import ArmSettings
+    from warmstart.recipes.arms import ArmSettings
     from warmstart.recipes.table import WorldSettings
 
     chosen = settings(source)

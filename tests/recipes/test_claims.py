@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from warmstart.evaluation import interval, savings
 from warmstart.evaluation.curves import Curve, CurvePoint
-from warmstart.evaluation.results import Arm, Claim
+from warmstart.evaluation.results import Arm, Claim, Measured
 from warmstart.foundation.errors import UserError
-from warmstart.recipes.claims import OrderClaim, SavingClaim, judge, verdict
+from warmstart.recipes.claims import MeasureClaim, OrderClaim, SavingClaim, judge, verdict
 from warmstart.recipes.compare import sentence
 
 
@@ -88,3 +90,41 @@ def test_the_sentence_names_the_best_arm_and_its_share() -> None:
     said = sentence(ARMS, "scratch")
     assert "fast" in said and "25 %" in said.replace("%", " %") and "4.0 times" in said
     assert "No warm start reached" in sentence([BASE, NEVER], "scratch")
+
+
+def measured(name: str, start: list[float], final: list[float]) -> Arm:
+    found = Measured(start=interval(start), final=interval(final))
+    return arm(name, *([1.0] for _ in start)).model_copy(update={"measures": {"probe.accuracy": found}})
+
+
+GOOD = measured("good", [0.1, 0.1, 0.1], [0.8, 0.82, 0.81])
+BAD = measured("bad", [0.1, 0.1, 0.1], [0.5, 0.9, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "more", "holds"),
+    [
+        ("good", "bad", {"higher": True}, None),
+        ("good", "bad", {}, False),
+        ("good", "good", {"higher": True, "worse_at": "start"}, True),
+        ("good", "good", {"higher": True, "worse_at": "start", "margin": 0.8}, False),
+        ("good", 0.75, {"higher": True}, True),
+        ("good", 0.75, {}, False),
+        ("good", 0.75, {"at": "start"}, True),
+        ("good", "bad", {"at": "start", "margin": -0.01}, True),
+        ("good", "bad", {"at": "start"}, False),
+    ],
+)
+def test_claims_about_measures(
+    better: str, worse: str | float, more: dict[str, Any], holds: bool | None
+) -> None:
+    claim = MeasureClaim(text="", measure="probe.accuracy", better=better, worse=worse, **more)
+    (found,) = judge([claim], [GOOD, BAD], "bad")
+    assert found.holds is holds
+    assert "probe.accuracy" in found.measured and ("noise" in found.measured) == (holds is None)
+
+
+def test_an_unknown_measure_is_named() -> None:
+    claim = MeasureClaim(text="", measure="probe.acuracy", better="good", worse="bad")
+    with pytest.raises(UserError, match=r"probe\.accuracy"):
+        judge([claim], [GOOD, BAD], "bad")

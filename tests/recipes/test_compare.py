@@ -69,8 +69,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                             "learning_rates": [1e-3],
                         },
                     },
+                    "measures": {"old": {"type": "evaluate", "corpus": {**corpus, "path": str(old)}}},
                     "claims": [
-                        {"text": "warm is better", "better": "mean", "worse": "scratch", "kind": "order"}
+                        {"text": "warm is better", "better": "mean", "worse": "scratch", "kind": "order"},
+                        {
+                            "text": "old text is read better with the source's body than from scratch",
+                            "kind": "measure",
+                            "measure": "old.bits_per_byte",
+                            "better": "mean",
+                            "worse": "scratch",
+                            "at": "start",
+                        },
                     ],
                 },
             },
@@ -104,12 +113,27 @@ def test_each_arm_has_its_own_rate_found_by_trying(world: dict[str, Any]) -> Non
 def test_the_result_is_decided_and_shown(world: dict[str, Any]) -> None:
     run = world["root"] / "run"
     result = ComparisonResult.model_validate_json((run / "result.json").read_text())
-    assert result.claims[0].measured and result.verdict in ("reproduced", "not reproduced")
+    assert result.claims[0].measured and result.verdict in ("reproduced", "partly", "not reproduced")
     assert {saving.axis for saving in result.arms[1].savings} == {"tokens", "flops", "seconds"}
     page = (run / "report.html").read_text()
     assert result.sentence.split("(")[0].strip()[:40] in page and "<svg" in page
     assert (run / "checkpoints" / "compare" / "plots" / "curves.png").stat().st_size > 5000
     assert result.sample_before and all(arm.sample for arm in result.arms)
+
+
+def test_measures_are_those_of_each_arms_models_before_and_after_training(world: dict[str, Any]) -> None:
+    from warmstart.recipes.operations.evaluate import EvaluateSettings, evaluate
+
+    result = ComparisonResult.model_validate_json((world["root"] / "run" / "result.json").read_text())
+    mean = result.arms[1]
+    corpus = {**world["corpus"], "path": str(world["root"] / "old")}
+    alone = evaluate(EvaluateSettings.parse({"source": mean.checkpoint, "corpus": corpus}))
+    found = mean.measures["old.bits_per_byte"]
+    assert found.final.per_seed[0] == alone["bits_per_byte"]
+    assert found.start.per_seed[0] == found.start.per_seed[1] != found.final.per_seed[0], "no row is drawn"
+    assert set(mean.measures) == {f"old.{key}" for key in ("bits_per_byte", "bytes", "tokens", "seconds")}
+    assert result.claims[1].holds is not None or "noise" in result.claims[1].measured
+    assert "old.bits_per_byte" in (world["root"] / "run" / "report.html").read_text()
 
 
 def test_the_seed_reaches_data_order_and_random_rows(world: dict[str, Any]) -> None:
@@ -162,6 +186,34 @@ def test_the_demo_prints_its_contract(
         ({"seeds": [1000]}, ["seeds must be different"]),
         ({"train": {}}, ["equal tokens", "max_tokens"]),
         ({"claims": [{"kind": "saving", "text": "t", "arm": "men", "at_most": 1}]}, ["'men'", "'mean'"]),
+        ({"measures": {"m": {"type": "initialise", "tokenizer": "t"}}}, ["measures nothing", "evaluate"]),
+        ({"measures": {"m": {"type": "evaluate", "source": "s", "corpus": "c"}}}, ["measure m", "`source`"]),
+        ({"measures": {"m": {"type": "evaluate"}}}, ["measure m", "corpus"]),
+        ({"measures": {"odl": {"type": "evaluate", "corpus": "c"}}}, ["'old'", "'odl'"]),
+        (
+            {
+                "claims": [],
+                "arms": {
+                    "scratch": {
+                        "start": {"type": "initialise", "like": "x", "tokenizer": "t"},
+                        "step": "evaluate",
+                    }
+                },
+            },
+            ["'evaluate' step does not train", "train-rows"],
+        ),
+        (
+            {
+                "claims": [],
+                "arms": {
+                    "scratch": {
+                        "start": {"type": "initialise", "like": "x", "tokenizer": "t"},
+                        "train": {"bta": 1},
+                    }
+                },
+            },
+            ["arm scratch", "bta"],
+        ),
         (
             {"claims": [], "arms": {"scratch": {"start": {"type": "transplnt"}}}},
             ["'transplnt'", "'transplant'", "arm scratch"],

@@ -38,6 +38,15 @@ class Saving(_Record):
     """`cost` divided by what the baseline spent, paired by seed; below 1 is a saving."""
 
 
+class Measured(_Record):
+    """A number measured of an arm's models, over seeds."""
+
+    start: Interval
+    """Before training."""
+    final: Interval
+    """After training."""
+
+
 class Arm(_Record):
     """One way to get the model, trained with every seed."""
 
@@ -57,6 +66,8 @@ class Arm(_Record):
     """Text the finished model of the first seed writes."""
     checkpoint: str = ""
     """Folder of the finished model of the first seed, relative to the run folder."""
+    measures: dict[str, Measured] = {}
+    """`label.number` -> what the comparison's measuring steps found."""
     extra: dict[str, Any] = {}
     """Further measurements: parameters, seconds of the surgery, share of copied rows and the like."""
 

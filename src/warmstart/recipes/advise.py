@@ -15,7 +15,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
 from warmstart.recipes.advice import Advice, judged
-from warmstart.recipes.compare import TUNING_SEED, ArmSettings, read_curve, start_arm
+from warmstart.recipes.arms import TUNING_SEED, ArmSettings, read_curve, start_arm
 from warmstart.recipes.table import WorldSettings, registered, starting_arms
 
 if TYPE_CHECKING:

@@ -45,16 +45,43 @@ class OrderClaim(Settings):
     """Bits per byte by which `better` must be lower; a negative margin claims 'not worse by more than'."""
 
 
-AnyClaim = Annotated[SavingClaim | OrderClaim, Field(discriminator="kind")]
+class MeasureClaim(Settings):
+    """One arm is better than another, or than a number, in something measured of the models."""
+
+    kind: Literal["measure"] = "measure"
+    text: str
+    """The claim in words."""
+    measure: str
+    """`label.number`: the label among the comparison's measures and the number that its step reports."""
+    better: str
+    """Arm expected to be better."""
+    worse: str | float
+    """Arm expected to be worse, or a number to be better than."""
+    at: Literal["start", "final"] = "final"
+    """Before or after training."""
+    worse_at: Literal["start", "final"] | None = None
+    """The same for `worse`, where it differs."""
+    higher: bool = False
+    """Whether a higher number is better."""
+    margin: float = 0.0
+    """By how much `better` must be better; a negative margin claims 'not worse by more than'."""
 
 
-def judge(claims: Sequence[SavingClaim | OrderClaim], arms: Sequence[Arm], baseline: str) -> list[Claim]:
+AnyClaim = Annotated[SavingClaim | OrderClaim | MeasureClaim, Field(discriminator="kind")]
+
+
+def judge(
+    claims: Sequence[SavingClaim | OrderClaim | MeasureClaim], arms: Sequence[Arm], baseline: str
+) -> list[Claim]:
     """Decide each claim from the measured arms."""
     known = {arm.name: arm for arm in arms}
-    return [
-        _saving(claim, known, baseline) if isinstance(claim, SavingClaim) else _order(claim, known)
-        for claim in claims
-    ]
+
+    def decide(claim: SavingClaim | OrderClaim | MeasureClaim) -> Claim:
+        if isinstance(claim, SavingClaim):
+            return _saving(claim, known, baseline)
+        return _order(claim, known) if isinstance(claim, OrderClaim) else _measure(claim, known)
+
+    return [decide(claim) for claim in claims]
 
 
 def verdict(claims: Sequence[Claim]) -> Verdict:
@@ -89,22 +116,54 @@ def _saving(claim: SavingClaim, arms: dict[str, Arm], baseline: str) -> Claim:
 
 
 def _order(claim: OrderClaim, arms: dict[str, Arm]) -> Claim:
-    from warmstart.evaluation import interval
-
     better, worse = (_loss(_arm(arms, name), claim.at) for name in (claim.better, claim.worse))
-    gap = interval([w - b - claim.margin for b, w in zip(better, worse, strict=True)])
-    if gap.low > 0 or (len(better) == 1 and gap.mean > 0):
-        holds: bool | None = True
-    elif gap.mean <= 0:
-        holds = False
-    else:
-        holds = None
-    mean_b, mean_w = sum(better) / len(better), sum(worse) / len(worse)
+    holds = _decide([w - b - claim.margin for b, w in zip(better, worse, strict=True)])
     place = {"start": "before training", "final": "after training", "mean": "on average"}
     where = place.get(str(claim.at), f"at {claim.at} of the tokens")
-    noise = "" if holds is not None else ", within seed noise"
-    measured = f"{claim.better} {mean_b:.3f} against {claim.worse} {mean_w:.3f} bits per byte {where}{noise}"
-    return Claim(text=claim.text, holds=holds, measured=measured)
+    means = f"{claim.better} {_mean(better):.3f} against {claim.worse} {_mean(worse):.3f}"
+    return Claim(text=claim.text, holds=holds, measured=f"{means} bits per byte {where}{_noise(holds)}")
+
+
+def _measure(claim: MeasureClaim, arms: dict[str, Arm]) -> Claim:
+    better = _measured(_arm(arms, claim.better), claim.measure, claim.at)
+    if isinstance(claim.worse, str):
+        worse = _measured(_arm(arms, claim.worse), claim.measure, claim.worse_at or claim.at)
+    else:
+        worse = [claim.worse] * len(better)
+    sign = -1 if claim.higher else 1
+    holds = _decide([sign * (w - b) - claim.margin for b, w in zip(better, worse, strict=True)])
+    when = {"start": "before training", "final": "after training"}
+    others = f"{claim.worse} {_mean(worse):.4g}" if isinstance(claim.worse, str) else f"{claim.worse:g}"
+    if claim.worse_at not in (None, claim.at):
+        others += f" {when[str(claim.worse_at)]}"
+    means = f"{claim.better} {_mean(better):.4g} {when[claim.at]} against {others}"
+    return Claim(text=claim.text, holds=holds, measured=f"{means} ({claim.measure}){_noise(holds)}")
+
+
+def _decide(gaps: Sequence[float]) -> bool | None:
+    """Whether paired gaps lie above zero; None where their mean does but not their 95 % interval."""
+    from warmstart.evaluation import interval
+
+    gap = interval(gaps)
+    if gap.low > 0 or (len(gaps) == 1 and gap.mean > 0):
+        return True
+    return False if gap.mean <= 0 else None
+
+
+def _noise(holds: bool | None) -> str:
+    return "" if holds is not None else ", within seed noise"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _measured(arm: Arm, name: str, at: Literal["start", "final"]) -> list[float]:
+    if name not in arm.measures:
+        raise UserError(
+            f"a claim names the measure {name!r}", where="claims", fix=nearest(name, arm.measures)
+        )
+    return list(getattr(arm.measures[name], at).per_seed)
 
 
 def _loss(arm: Arm, at: float | str) -> list[float]:

@@ -9,32 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.corpus.settings import CorpusSettings
-from warmstart.evaluation.curves import Curve
 from warmstart.evaluation.results import Arm, ComparisonResult
 from warmstart.foundation.errors import UserError, nearest
-from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
-from warmstart.recipes.claims import AnyClaim, judge, ratio_of, verdict
-from warmstart.recipes.schema import parse_step
+from warmstart.recipes.arms import TUNING_SEED, ArmSettings, check_arm, check_measures, train_arm
+from warmstart.recipes.claims import AnyClaim, MeasureClaim, judge, ratio_of, verdict
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from warmstart.recipes.runner import Runner
-
-TUNING_SEED = 1000  # never among the reported seeds
-
-
-class ArmSettings(Settings):
-    """One way to get the model."""
-
-    start: dict[str, Any]
-    """Typed step that makes the checkpoint to train from, such as `{type: transplant, …}`."""
-    describe: str = ""
-    """One line for people."""
-    learning_rates: list[float] = []
-    """Own grid of learning rates; the comparison's grid when empty."""
-    train: dict[str, Any] = {}
-    """Overrides of the shared training settings."""
 
 
 class CompareSettings(Settings):
@@ -61,6 +44,11 @@ class CompareSettings(Settings):
     """Seeds of the reported runs: data order, dropout and random rows; arms are paired by seed."""
     eval_max_bytes: int = 65536
     """UTF-8 bytes of held-out text measured at each evaluation point."""
+    unit: str = "bits per byte"
+    """What the points of a curve are, where the arms' step measures something else."""
+    measures: dict[str, dict[str, Any]] = {}
+    """Label -> typed step that measures, such as `{type: retrieve, parallel: …}`, without its source: it runs
+    on every arm's model before and after training with each seed. Claims of kind `measure` speak about it."""
     claims: list[AnyClaim] = []
     """Sentences that the result has to decide."""
     sample_prompt: str = ""
@@ -78,7 +66,7 @@ def run_comparison(name: str, settings: CompareSettings, runner: Runner) -> Comp
         UserError: For a missing baseline, unusable claims, or budgets that are not in tokens or steps.
     """
     check(settings)
-    trained = {arm: _train_arm(arm, settings, runner) for arm in settings.arms}
+    trained = {arm: train_arm(arm, settings, runner) for arm in settings.arms}
     baseline = trained[settings.baseline]
     arms = [_with_savings(arm, baseline) if arm is not baseline else arm for arm in trained.values()]
     claims = judge(settings.claims, arms, settings.baseline)
@@ -102,6 +90,7 @@ def run_comparison(name: str, settings: CompareSettings, runner: Runner) -> Comp
         claims=claims,
         scale=settings.scale,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        unit=settings.unit,
         baseline=settings.baseline,
         arms=arms,
         seeds=settings.seeds,
@@ -112,6 +101,7 @@ def run_comparison(name: str, settings: CompareSettings, runner: Runner) -> Comp
         data={str(settings.corpus.path): open_corpus(settings.corpus).fingerprint},
         machine=machine(),
         systems=settings.systems,
+        tables=[measures_table(arms, settings.claims)] if settings.measures else [],
     )
 
 
@@ -133,98 +123,15 @@ def check(settings: CompareSettings) -> None:
         raise UserError(f"a claim names the arm {name!r}", where="compare", fix=nearest(name, settings.arms))
     if settings.train.max_tokens is None and settings.train.max_steps is None:
         raise UserError("arms are compared at equal tokens", where="compare", fix="set train.max_tokens")
-    for name, arm in settings.arms.items():
-        parse_step(arm.start, where=f"arm {name}")
-        TrainSettings.parse(settings.train.model_dump() | arm.train, where=f"arm {name}")
-
-
-def start_arm(arm: ArmSettings, seed: int, runner: Runner, name: str) -> Path:
-    """The checkpoint that an arm trains from, with the seed passed on to the surgery where it takes one."""
-    kind, parsed = parse_step(arm.start, where=f"arm {name}")
-    values = parsed.model_dump(mode="json", exclude_unset=True)
-    if "seed" in type(parsed).model_fields and "seed" not in arm.start:
-        values["seed"] = seed
-    return runner.step(kind, values, name=f"{name}, seed {seed}")
-
-
-def _train_arm(name: str, settings: CompareSettings, runner: Runner) -> Arm:
-    arm = settings.arms[name]
-    grid = arm.learning_rates or settings.learning_rates or [_rate(settings, arm)]
-    tried = _tune(name, arm, grid, settings, runner)
-    rate = min(tried, key=lambda r: tried[r]) if tried else grid[0]
-    curves, first = [], None
-    for seed in settings.seeds:
-        start = start_arm(arm, seed, runner, name)
-        values = _shared(settings, arm) | {"learning_rate": rate, "seed": seed, "eval_split": "test"}
-        output = runner.step("train", values | {"source": str(start)}, name=f"{name}, seed {seed}")
-        curves.append(read_curve(output))
-        first = first or output
-        note(f"  {name}, seed {seed}: {curves[-1].final:.3f} bits per byte")
-    from warmstart.evaluation import interval
-
-    assert first is not None
-    return Arm(
-        name=name,
-        description=arm.describe,
-        learning_rate=rate,
-        learning_rates={f"{key:g}": value for key, value in sorted(tried.items())},
-        curves=curves,
-        final_bpb=interval([curve.final for curve in curves]),
-        savings=[],
-        checkpoint=str(first),
-        extra=_extra(first),
-    )
-
-
-def _shared(settings: CompareSettings, arm: ArmSettings) -> dict[str, Any]:
-    return {
-        **settings.train.model_dump(mode="json", exclude_unset=True),
-        **arm.train,
-        "corpus": settings.corpus.model_dump(mode="json", exclude_unset=True),
-        "eval_max_bytes": settings.eval_max_bytes,
-    }
-
-
-def _rate(settings: CompareSettings, arm: ArmSettings) -> float:
-    return float(arm.train.get("learning_rate", settings.train.learning_rate))
-
-
-def _tune(
-    name: str, arm: ArmSettings, grid: Sequence[float], settings: CompareSettings, runner: Runner
-) -> dict[float, float]:
-    """Final `valid` loss of a short run per learning rate; empty when there is nothing to choose."""
-    if len(grid) < 2:
-        return {}
-    start = start_arm(arm, TUNING_SEED, runner, name)
-    shared = _shared(settings, arm)
-    budget = {
-        key: max(1, int(shared[key] * settings.tune_fraction))
-        for key in ("max_tokens", "max_steps")
-        if shared.get(key) is not None
-    }
-    losses: dict[float, float] = {}
-
-    def measure(rate: float) -> None:
-        values = shared | budget | {"learning_rate": rate, "seed": TUNING_SEED, "eval_split": "valid"}
-        values |= {"source": str(start), "keep": False, "eval_points": []}
-        losses[rate] = read_curve(runner.step("train", values, name=f"{name}, rate {rate:g}")).final
-
-    for rate in sorted(grid):
-        measure(rate)
-    for _ in range(settings.extend):
-        best = min(losses, key=lambda r: losses[r])
-        if best == max(losses):
-            measure(best * 2)
-        elif best == min(losses):
-            measure(best / 2)
-        else:
-            break
-    return losses
-
-
-def read_curve(output: Path) -> Curve:
-    """The curve that a `train` step left in its artifact."""
-    return Curve.model_validate_json((output / "training.json").read_text())
+    for name in settings.arms:
+        check_arm(name, settings)
+    check_measures(settings.measures)
+    for claim in settings.claims:
+        label = claim.measure.partition(".")[0] if isinstance(claim, MeasureClaim) else None
+        if label is not None and label not in settings.measures:
+            raise UserError(
+                f"a claim names the measure {label!r}", where="compare", fix=nearest(label, settings.measures)
+            )
 
 
 def _with_savings(arm: Arm, baseline: Arm) -> Arm:
@@ -232,6 +139,17 @@ def _with_savings(arm: Arm, baseline: Arm) -> Arm:
 
     found = [savings(arm.curves, baseline.curves, axis) for axis in ("tokens", "flops", "seconds")]
     return arm.model_copy(update={"savings": found})
+
+
+def measures_table(arms: Sequence[Arm], claims: Sequence[AnyClaim]) -> dict[str, Any]:
+    """Means over seeds before and after training for the report: what claims speak about, else everything."""
+    names = sorted({claim.measure for claim in claims if isinstance(claim, MeasureClaim)})
+    names = names or list(arms[0].measures)
+    rows = [
+        [arm.name, *(f"{arm.measures[n].start.mean:.4g} → {arm.measures[n].final.mean:.4g}" for n in names)]
+        for arm in arms
+    ]
+    return {"title": "Measured before → after training", "columns": ["arm", *names], "rows": rows}
 
 
 def sentence(arms: Sequence[Arm], baseline: str) -> str:
@@ -262,18 +180,6 @@ def sentence(arms: Sequence[Arm], baseline: str) -> str:
 
 def _finals(arms: Sequence[Arm], name: str) -> list[float]:
     return next(arm for arm in arms if arm.name == name).final_bpb.per_seed
-
-
-def _extra(output: Path) -> dict[str, Any]:
-    from warmstart.checkpoint import resolve
-
-    lineage = resolve(output).lineage
-    if lineage is None:
-        return {}
-    surgery = lineage.parents[0].lineage if lineage.parents else None
-    return dict(lineage.measured) | {
-        f"start {k}": v for k, v in (surgery.measured if surgery else {}).items()
-    }
 
 
 def _samples(

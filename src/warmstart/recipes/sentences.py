@@ -14,7 +14,7 @@ from warmstart.evaluation.retrieval import Retrieval
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
-from warmstart.recipes.compare import TUNING_SEED, ArmSettings, start_arm
+from warmstart.recipes.arms import TUNING_SEED, ArmSettings, start_arm
 from warmstart.recipes.distil import DistilOptions
 from warmstart.recipes.table import WorldSettings, registered, starting_arms
 

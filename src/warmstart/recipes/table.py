@@ -14,7 +14,7 @@ from warmstart.evaluation.results import ComparisonResult, Interval
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
-from warmstart.recipes.compare import ArmSettings, start_arm
+from warmstart.recipes.arms import ArmSettings, start_arm
 from warmstart.recipes.table_result import Gold, TableResult, TableRow, TableWorld
 from warmstart.training.settings import TrainSettings
 

@@ -3,7 +3,10 @@
 An operation is `run(settings, folder, runner)`: it reads what its settings name, works inside `folder` (which
 survives a kill, so it may resume there) and leaves its artifact in `folder/output`. Sub-steps go through
 `runner.step`, so that they are cached and resumed like any other step. An operation tagged `pointer` leaves
-nothing in a folder of its own: it returns the artifact of another step, and is asked anew each time.
+nothing in a folder of its own: it returns the artifact of another step, and is asked anew each time. One
+tagged `trains` takes `source`, `corpus` and training settings and leaves `training.json`, a curve: it can be
+the step of a comparison's arm. One tagged `measures` takes `source` and leaves one flat JSON file of numbers:
+it can be a comparison's measure.
 """
 
 from __future__ import annotations

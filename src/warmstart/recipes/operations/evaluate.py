@@ -32,7 +32,7 @@ class EvaluateSettings(Settings):
     """Whether matrix products run in bfloat16."""
 
 
-@operations.register("evaluate", settings=EvaluateSettings)
+@operations.register("evaluate", settings=EvaluateSettings, tags=("measures",))
 def evaluate_step(settings: EvaluateSettings, folder: Path, runner: Runner) -> None:
     """Measure bits per byte of a text; the artifact holds `evaluation.json`."""
     with atomic_folder(folder / "output", replace=True) as output:

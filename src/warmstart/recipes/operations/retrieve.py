@@ -31,7 +31,7 @@ class RetrieveSettings(Settings):
     """Tokens per sentence at most."""
 
 
-@operations.register("retrieve", settings=RetrieveSettings)
+@operations.register("retrieve", settings=RetrieveSettings, tags=("measures",))
 def retrieve_step(settings: RetrieveSettings, folder: Path, runner: Runner) -> None:
     """Measure accuracy and reciprocal rank of finding a translation, both ways, into `retrieval.json`.
 

@@ -37,7 +37,7 @@ class TrainStep(TrainSettings):
     """Whether the artifact holds the trained model, or only its curve."""
 
 
-@operations.register("train", settings=TrainStep)
+@operations.register("train", settings=TrainStep, tags=("trains",))
 def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     """Continue training a checkpoint on text; the artifact holds the model and `training.json`, its curve."""
     from warmstart.checkpoint import Lineage, resolve

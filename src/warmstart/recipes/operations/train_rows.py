@@ -64,9 +64,11 @@ class TrainRowsSettings(TrainSettings):
     """UTF-8 bytes of held-out text measured at each evaluation point."""
     context_length: int = Field(default=512, gt=1)
     """Tokens that the model sees at once when it is measured, limited by its own maximum."""
+    keep: bool = True
+    """Whether the artifact holds the trained model, or only its curve."""
 
 
-@operations.register("train-rows", settings=TrainRowsSettings)
+@operations.register("train-rows", settings=TrainRowsSettings, tags=("trains",))
 def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -> None:
     """Train the rows of new tokens only; the artifact holds the model and `training.json`, its curve."""
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
@@ -133,7 +135,8 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         measured=finite(measured),
     )
     with atomic_folder(folder / "output", replace=True) as output:
-        save_into(output, model, tokenizer, lineage)
+        if settings.keep:
+            save_into(output, model, tokenizer, lineage)
         (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
 
 
