@@ -19,6 +19,8 @@ AUTO_CLASSES: dict[Task, str] = {
     "masked": "AutoModelForMaskedLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
+USUAL: dict[Task, str] = {"causal": "causal", "masked": "masked", "seq2seq": "span"}
+"""What the objective `auto` stands for."""
 
 
 class BatchShape(NamedTuple):

@@ -20,13 +20,15 @@ from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings, digest
 from warmstart.recipes.operations import operations
 from warmstart.recipes.schema import Recipe, parse_step, substitute
+from warmstart.recipes.versions import later_versions
 
 
 class Runner:
     """Executes steps and remembers their artifacts.
 
-    A step's folder is `<cache>/<type>-<hash>`, the hash covering the operation, its code version, all its
-    settings and the content of everything they name: artifacts of other steps, files, folders and corpora.
+    A step's folder is `<cache>/<type>-<hash>`, the hash covering the operation, its code version, those of
+    the initialisers and objectives that it uses, all its settings and the content of everything they name:
+    artifacts of other steps, files, folders and corpora.
     A changed step reruns and the rest does not. `step.json` is written last; without it the step is taken
     up again in the same folder.
 
@@ -50,7 +52,8 @@ class Runner:
             if found is None:
                 raise RuntimeError(f"operation {kind!r} points at nothing")
             return found
-        key = digest({"operation": kind, "version": entry.version, "settings": self.fingerprint(parsed)})
+        code = {"version": entry.version} | ({"methods": later} if (later := later_versions(parsed)) else {})
+        key = digest({"operation": kind, "settings": self.fingerprint(parsed)} | code)
         folder = self.cache / f"{kind}-{key}"
         output, record = folder / "output", folder / "step.json"
         if record.is_file() and output.exists():

@@ -136,21 +136,20 @@ def make_objective(
             that it has no use for are left out.
     """
     from warmstart.objectives import objectives
+    from warmstart.objectives._base import USUAL, Task
 
     table = {"name": settings.objective} if isinstance(settings.objective, str) else dict(settings.objective)
     name = table.pop("name", "auto")
     if getattr(model.config, "is_encoder_decoder", False):
-        task, usual = "seq2seq", "span"
-    elif type(model).__name__.endswith("ForMaskedLM"):
-        task, usual = "masked", "masked"
+        task: Task = "seq2seq"
     else:
-        task, usual = "causal", "causal"
-    name = usual if name == "auto" else name
+        task = "masked" if type(model).__name__.endswith("ForMaskedLM") else "causal"
+    name = USUAL[task] if name == "auto" else name
     entry = objectives.get(name, where="objective")
     if entry.target.task != task:
         raise UserError(
             f"the objective {name!r} is for {entry.target.task} models, and {type(model).__name__} is {task}",
-            fix=f"use objective: {usual}",
+            fix=f"use objective: {USUAL[task]}",
         )
     wanted = {key: part for key, part in parts.items() if key in entry.target.parts}
     return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer, **wanted)
