@@ -16,10 +16,14 @@ class ExtendSettings(Settings):
     source: str
     """Tokenizer to extend: folder, tokenizer.json, checkpoint, hub id or named source."""
     corpus: CorpusSettings | None = None
-    """Text from which new tokens are taken (`count`), and on which the change is measured."""
+    """Text from which new tokens are taken (`count`, `words`), and on which the change is measured."""
     count: int | None = Field(default=None, ge=1)
     """How many new tokens to take from the corpus. Few are often better than many: each needs text to be
     learned from. Fewer come out where the text does not support more."""
+    words: int | None = Field(default=None, ge=1)
+    """Instead of `count`: how many of the most frequent words of the corpus to add that are several pieces
+    now. A `bpe` word of three pieces or more passes through others, which become tokens too and come on top;
+    with `merges: whole` exactly these words are added, and only where they are whole words."""
     tokens: list[str] = []
     """New tokens as text, instead of `count`: words; phrases where the tokenizer does not cut at spaces."""
     tokens_file: str | None = None
@@ -42,7 +46,8 @@ class ExtendSettings(Settings):
     margin: float = Field(default=0.1, gt=0)
     """How far above its best cut a `unigram` piece scores, in nats."""
     min_uses: int = Field(default=1, ge=1)
-    """Tokens from the corpus that it then uses less often are replaced by the next candidates."""
+    """Tokens from the corpus that it then uses less often are replaced by the next candidates; `words` that
+    occur less often are left out."""
     auxiliary_size: int = Field(default=50_000, ge=64)
     """Tokens of the auxiliary tokenizer whose first pieces are the candidates."""
     max_bytes: int = Field(default=50_000_000, ge=1)
@@ -54,13 +59,13 @@ class ExtendSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source_of_tokens(self) -> Self:
-        given = [name for name in ("count", "tokens", "tokens_file") if getattr(self, name)]
+        given = [name for name in ("count", "words", "tokens", "tokens_file") if getattr(self, name)]
         if not given:
-            raise ValueError("neither `count` (with `corpus`) nor `tokens` says what to add")
+            raise ValueError("neither `count` nor `words` (with `corpus`) nor `tokens` says what to add")
         if len(given) > 1:
             raise ValueError(f"`{given[0]}` and `{given[1]}` are both given; choose one")
-        if self.count and self.corpus is None:
-            raise ValueError("`count` takes tokens from a text; give `corpus`")
+        if given[0] in ("count", "words") and self.corpus is None:
+            raise ValueError(f"`{given[0]}` takes tokens from a text; give `corpus`")
         if self.scores == "auxiliary" and not self.count:
             raise ValueError("`scores: auxiliary` needs `corpus` and `count`")
         return self

@@ -25,6 +25,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import note
 from warmstart.vocabulary.forge.auxiliary import Auxiliary, in_order, train_auxiliary
 from warmstart.vocabulary.forge.change import ChangeReport, compare
+from warmstart.vocabulary.forge.given import given_tokens
 from warmstart.vocabulary.forge.insert import (
     Inserted,
     insert_bpe,
@@ -36,6 +37,7 @@ from warmstart.vocabulary.forge.saving import REPORT_BYTES, held_out, write
 from warmstart.vocabulary.forge.state import changeable, opened, strings
 from warmstart.vocabulary.forge.surfaces import named, written_all
 from warmstart.vocabulary.forge.training import check_room
+from warmstart.vocabulary.forge.whole_words import frequent_words
 from warmstart.vocabulary.settings import Kind
 from warmstart.vocabulary.settings_forge import ExtendSettings
 
@@ -84,12 +86,13 @@ def extend(settings: ExtendSettings, out: Path, *, replace: bool = False) -> Cha
     from warmstart.vocabulary.opening import open_tokenizer
     from warmstart.vocabulary.transplant import tokenizer_digest
 
-    check_room(settings.auxiliary_size + (settings.count or 0), "extend")
+    check_room(settings.auxiliary_size + (settings.count or settings.words or 0), "extend")
     tokenizer = open_tokenizer(settings.source, trust_remote_code=settings.trust_remote_code)
     new = open_corpus(settings.corpus) if settings.corpus else None
     old = open_corpus(settings.source_corpus) if settings.source_corpus else None
-    if settings.count and new is not None:
-        made = extend_by_text(tokenizer, list(limited(new.texts("train"), settings.max_bytes)), settings)
+    if new is not None and (settings.count or settings.words):
+        texts = list(limited(new.texts("train"), settings.max_bytes))
+        made = (extend_by_text if settings.count else extend_by_words)(tokenizer, texts, settings)
         if len(made.added) < made.asked:
             note(f"the text supports {len(made.added):,} new tokens; {made.asked:,} were asked for")
     else:
@@ -112,27 +115,6 @@ def extend(settings: ExtendSettings, out: Path, *, replace: bool = False) -> Cha
     lineage = Lineage.of("extend", settings, data=data, measured=measured)
     write(made.tokenizer, out, lineage, change=report, replace=replace)
     return report
-
-
-def given_tokens(settings: ExtendSettings) -> list[str]:
-    """The tokens of the settings, or of the file that they name.
-
-    Raises:
-        UserError: For a file that is not there, not UTF-8 or empty.
-    """
-    if settings.tokens_file is None:
-        return settings.tokens
-    path = Path(settings.tokens_file).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"the file of tokens cannot be read: {error.strerror}", where=path) from None
-    except UnicodeDecodeError:
-        raise UserError("the file of tokens is not UTF-8", where=path, fix="save it as UTF-8") from None
-    found = [line.removesuffix("\r") for line in lines if line.strip()]
-    if not found:
-        raise UserError("the file of tokens is empty", where=path, fix="write one token per line")
-    return found
 
 
 def extend_by_text(
@@ -207,6 +189,40 @@ def extend_by_tokens(
     fresh = [piece for piece in pieces if piece not in known]
     if not fresh:
         raise UserError("there is no new token to add", where=settings.source, fix="give others")
+    return _with_all(tokenizer, kind, state, fresh, settings, len(pieces), existing)
+
+
+def extend_by_words(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], settings: ExtendSettings
+) -> Extension:
+    """Add the `settings.words` most frequent words of a text that are several pieces now.
+
+    Args:
+        tokenizer: Tokenizer to extend; it is not changed.
+        texts: The text.
+        settings: What to add, and how.
+
+    Raises:
+        UserError: For a tokenizer of another kind or one that does not cut text into words, a text without
+            such words, or words that the placement of merges or the scores leave unreachable.
+    """
+    kind, state = changeable(tokenizer, settings.source)
+    asked = settings.words or 0
+    backend = tokenizer.backend_tokenizer
+    words = frequent_words(backend, texts, asked, min_uses=settings.min_uses, where=settings.source)
+    return _with_all(tokenizer, kind, state, words, settings, asked, [])
+
+
+def _with_all(
+    tokenizer: PreTrainedTokenizerFast,
+    kind: Kind,
+    state: dict[str, Any],
+    fresh: list[str],
+    settings: ExtendSettings,
+    asked: int,
+    existing: list[str],
+) -> Extension:
+    """The tokenizer with each of `fresh`, which must encode to itself."""
     made = _insert(kind, state, fresh, settings, None, (), None)
     extended = opened(made.state, tokenizer)
     ids = extended.get_vocab()
@@ -217,7 +233,7 @@ def extend_by_tokens(
             where=settings.source,
             fix="set merges: last" if kind == "bpe" else "set scores: pieces",
         )
-    return Extension(extended, made.added, made.helpers, len(pieces), existing)
+    return Extension(extended, made.added, made.helpers, asked, existing)
 
 
 def _insert(
