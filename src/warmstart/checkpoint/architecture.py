@@ -19,6 +19,13 @@ PIPELINE: dict[Task, str] = {
     "masked": "fill-mask",
     "seq2seq": "text2text-generation",
 }
+PIPELINE_OF_ENCODER = {
+    "SequenceClassification": "text-classification",
+    "TokenClassification": "token-classification",
+    "QuestionAnswering": "question-answering",
+    "MultipleChoice": "multiple-choice",
+}
+"""Head of an encoder, as its class names it behind `For`, to pipeline; others give features."""
 # parameter names of the heads of masked language models: without any of them, only the encoder is stored
 _MASKED_HEADS = ("predictions", "lm_head", "vocab_transform", "vocab_projector", "mlm", "decoder.bias")
 
@@ -95,6 +102,21 @@ def auto_class(task: Task) -> Any:
     import transformers
 
     return getattr(transformers, AUTO_CLASS[task])
+
+
+def own_class(config: Mapping[str, Any]) -> Any:
+    """The class that a configuration names, where it is known and no language model; else `AutoModel`.
+
+    It opens an encoder as it is stored: the bare body, or with the head of a classifier.
+    """
+    import transformers
+
+    named = str((config.get("architectures") or [""])[0])
+    found = getattr(transformers, named, None)
+    known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    masked = _known()["masked"].get(str(config.get("model_type", "")), ())
+    speaks = named.endswith("ForPreTraining") or named in ((masked,) if isinstance(masked, str) else masked)
+    return transformers.AutoModel if config.get("auto_map") or not known or speaks else found
 
 
 def lacks_masked_head(task: Task, names: list[str]) -> bool:

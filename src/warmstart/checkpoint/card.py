@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from warmstart.checkpoint.architecture import AUTO_CLASS, PIPELINE, Task
+from warmstart.checkpoint.architecture import AUTO_CLASS, PIPELINE, PIPELINE_OF_ENCODER, Task
 from warmstart.checkpoint.lineage import Lineage, tree_lines
 
 CARD_KEYS = frozenset({"title", "summary", "language", "license", "tags", "datasets", "metrics", "relation"})
@@ -31,7 +31,13 @@ def front_matter(readme: Path) -> dict[str, Any]:
 
 
 def render_card(
-    name: str, task: Task, family: str, parameters: int, lineage: Lineage, card: Mapping[str, Any]
+    name: str,
+    task: Task,
+    family: str,
+    parameters: int,
+    lineage: Lineage,
+    card: Mapping[str, Any],
+    encoder: str = "",
 ) -> str:
     """Text of `README.md`.
 
@@ -43,19 +49,25 @@ def render_card(
         lineage: Where it comes from; its `measured` numbers become the results.
         card: What only a person knows: `title`, `summary`, `language`, `license`, `tags`, `datasets` (ids on
             the hub), `metrics` (further numbers), `relation` (`finetune`, `merge`, `adapter`, `quantized`).
+        encoder: Class of an encoder without a language-model head; empty for a language model.
     """
-    head = yaml.safe_dump(
-        _metadata(name, task, family, lineage, card), sort_keys=False, allow_unicode=True, width=110
+    pipeline = PIPELINE_OF_ENCODER.get(encoder.partition("For")[2], "feature-extraction")
+    data = _metadata(name, pipeline if encoder else PIPELINE[task], family, lineage, card)
+    head = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+    kind = {"causal": "causal", "masked": "masked", "seq2seq": "encoder-decoder"}[task]
+    what = f"An encoder ({encoder})" if encoder else f"A {kind} language model"
+    body = _body(
+        name, f"{what} of the {family} family", encoder or AUTO_CLASS[task], parameters, lineage, card
     )
-    return f"---\n{head}---\n\n" + "\n".join(_body(name, task, family, parameters, lineage, card))
+    return f"---\n{head}---\n\n" + "\n".join(body)
 
 
 def _metadata(
-    name: str, task: Task, family: str, lineage: Lineage, card: Mapping[str, Any]
+    name: str, pipeline: str, family: str, lineage: Lineage, card: Mapping[str, Any]
 ) -> dict[str, Any]:
     # a local parent has no page on the hub: it is named in the lineage only
     bases = list(dict.fromkeys(_hub_sources(lineage)))
-    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": PIPELINE[task]}
+    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": pipeline}
     if bases:
         data["base_model"] = bases[0] if len(bases) == 1 else bases
         data["base_model_relation"] = card.get("relation") or ("finetune" if len(bases) == 1 else "merge")
@@ -73,7 +85,7 @@ def _metadata(
                 "name": name,
                 "results": [
                     {
-                        "task": {"type": PIPELINE[task]},
+                        "task": {"type": pipeline},
                         "dataset": {"name": dataset, "type": dataset},
                         "metrics": [{"type": key, "value": value, "name": key} for key, value in results],
                     }
@@ -119,14 +131,12 @@ def _numbers(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _body(
-    name: str, task: Task, family: str, parameters: int, lineage: Lineage, card: Mapping[str, Any]
+    name: str, what: str, opener: str, parameters: int, lineage: Lineage, card: Mapping[str, Any]
 ) -> Iterator[str]:
-    kind = {"causal": "causal", "masked": "masked", "seq2seq": "encoder-decoder"}[task]
     yield f"# {card.get('title') or name}"
     yield ""
     yield card.get("summary") or (
-        f"A {kind} language model of the {family} family with {parameters:,} parameters, "
-        f"made with warmstart ({lineage.operation})."
+        f"{what} with {parameters:,} parameters, made with warmstart ({lineage.operation})."
     )
     yield from ("", "## Where it comes from", "", "```text", *tree_lines(lineage.tree(name)), "```")
     if any(parent.hub_id is None for parent in lineage.ancestors()):
@@ -150,9 +160,9 @@ def _body(
         "## How to load it",
         "",
         "```python",
-        f"from transformers import {AUTO_CLASS[task]}, AutoTokenizer",
+        f"from transformers import {opener}, AutoTokenizer",
     )
-    yield from ("", f'model = {AUTO_CLASS[task]}.from_pretrained("path/to/{name}")')
+    yield from ("", f'model = {opener}.from_pretrained("path/to/{name}")')
     yield from (f'tokenizer = AutoTokenizer.from_pretrained("path/to/{name}")', "```", "")
 
 

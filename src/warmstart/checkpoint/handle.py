@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.checkpoint import stamps, tokens
-from warmstart.checkpoint.architecture import Task, auto_class, lacks_masked_head, task_of, vocabulary_rows
+from warmstart.checkpoint.architecture import (
+    Task,
+    auto_class,
+    lacks_masked_head,
+    own_class,
+    task_of,
+    vocabulary_rows,
+)
 from warmstart.checkpoint.headers import TensorHeader, weight_files
 from warmstart.checkpoint.lineage import Lineage, read_lineage
 from warmstart.foundation.errors import UserError
@@ -81,7 +88,7 @@ class Checkpoint:
         """Whether an encoder is stored without its masked-language-model head.
 
         Such a checkpoint opens as a masked language model whose head is freshly drawn: its likelihoods mean
-        nothing before training.
+        nothing before training. What only changes the encoder opens it `as_stored`.
         """
         return lacks_masked_head(self.task, list(self.tensors))
 
@@ -112,13 +119,19 @@ class Checkpoint:
         return str(stated) if stated else None
 
     def load_model(
-        self, dtype: torch.dtype | str | None = None, *, attn_implementation: str | None = None
+        self,
+        dtype: torch.dtype | str | None = None,
+        *,
+        attn_implementation: str | None = None,
+        as_stored: bool = False,
     ) -> PreTrainedModel:
         """The model in evaluation mode, opened with the auto class of its task.
 
         Args:
             dtype: Type of the weights in memory; float32 by default, `"auto"` for the stored one.
             attn_implementation: Passed on to transformers.
+            as_stored: Open an encoder without a head (see `base_only`) in its own class, so that it is saved
+                as it came, instead of drawing a head.
 
         Raises:
             UserError: When stored weights do not fit the configuration, or some would stay random. The one
@@ -127,12 +140,14 @@ class Checkpoint:
         import torch
 
         kwargs: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+        headless = as_stored and self.base_only
+        opener = own_class(self.config) if headless else auto_class(self.task)
         try:
             # weights that are not stored are drawn at random: always the same, and leaving the caller's
             # generator as it was
             with torch.random.fork_rng(devices=[]), quiet_transformers():
                 torch.default_generator.manual_seed(0)
-                model, info = auto_class(self.task).from_pretrained(
+                model, info = opener.from_pretrained(
                     self.path,
                     dtype=torch.float32 if dtype is None else dtype,
                     output_loading_info=True,
@@ -146,14 +161,21 @@ class Checkpoint:
                 where=self.path,
                 fix="check that config.json belongs to these weights",
             ) from error
-        self._check_loading(model, info)
+        if headless and getattr(model, "pooler", None) is not None and not self._has_pooler:
+            model.pooler = None  # drawn, not stored
+            info["missing_keys"] = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+        self._check_loading(model, info, headless)
         return model.eval()
 
-    def _check_loading(self, model: Any, info: dict[str, Any]) -> None:
+    @property
+    def _has_pooler(self) -> bool:
+        return any("pooler." in name for name in self.tensors)
+
+    def _check_loading(self, model: Any, info: dict[str, Any], headless: bool) -> None:
         missing = sorted(info["missing_keys"])
         prefix = f"{model.base_model_prefix}."
         head = [name for name in missing if not name.startswith(prefix)]
-        if missing and not (self.base_only and head == missing):
+        if missing and (headless or not (self.base_only and head == missing)):
             raise UserError(
                 f"{len(missing)} weights that the model needs are not stored, first {missing[0]}",
                 where=self.path,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.checkpoint.architecture import auto_class, task_of
+from warmstart.checkpoint.architecture import auto_class, lacks_masked_head, task_of
 from warmstart.checkpoint.card import CARD_KEYS, render_card
 from warmstart.checkpoint.handle import Checkpoint, quiet_transformers
 from warmstart.checkpoint.headers import read_headers, read_json
@@ -88,7 +88,8 @@ def save_checkpoint(
         task, family = task_of(config, where=out, remote=True), str(config["model_type"])
         tensors = read_headers(folder)
         parameters = sum(t.numel for t in tensors.values())
-        text = render_card(out.absolute().name, task, family, parameters, lineage, details)
+        own = type(inner).__name__ if lacks_masked_head(task, list(tensors)) else ""
+        text = render_card(out.absolute().name, task, family, parameters, lineage, details, own)
         (folder / "README.md").write_text(text, encoding="utf-8")
         if verify:
             _compare(folder, out, inner, stored)
@@ -210,7 +211,7 @@ def _state_dtype(folder: Path, stored: Mapping[str, torch.Tensor]) -> None:
 
 
 def _compare(folder: Path, out: Path, model: Any, stored: Mapping[str, torch.Tensor]) -> None:
-    """Open what was written and compare: weights bit for bit, logits to rounding.
+    """Open what was written and compare: weights bit for bit, logits (states, without a head) to rounding.
 
     Where weights were cast, the logits may differ by what the narrower type loses.
     """
@@ -218,8 +219,9 @@ def _compare(folder: Path, out: Path, model: Any, stored: Mapping[str, torch.Ten
 
     config = read_json(folder / "config.json")
     task = task_of(config, where=out, remote=True)
-    with quiet_transformers():
-        again = auto_class(task).from_pretrained(folder, dtype=model.dtype, local_files_only=True).eval()
+    opener = type(model) if lacks_masked_head(task, list(stored)) else auto_class(task)
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):  # a pooler that is not stored is drawn
+        again = opener.from_pretrained(folder, dtype=model.dtype, local_files_only=True).eval()
     read = again.state_dict()
     for name, tensor in stored.items():
         if name in read and not torch.equal(read[name].to(tensor.dtype), tensor.cpu()):
@@ -247,6 +249,7 @@ def _logits(model: Any, ids: torch.Tensor, task: str) -> torch.Tensor:
     if task == "seq2seq":
         inputs["decoder_input_ids"] = ids
     with torch.no_grad():
-        logits = model(**inputs).logits.float().cpu()
+        outputs = model(**inputs)
+        logits = getattr(outputs, "logits", outputs[0]).float().cpu()
     model.train(training)
     return torch.as_tensor(logits)

@@ -32,8 +32,8 @@ class VocabularyTensors:
 
     Attributes:
         rows: Input rows `(V, d)`.
-        head: Head rows `(V, d)`; None when they are the input rows.
-        bias: Head biases `(V,)`; several only in models that keep two untied ones.
+        head: Head rows `(V, d)`; None when they are the input rows, or there is no head.
+        biases: Head biases `(V,)`; several only in models that keep two untied ones.
     """
 
     rows: torch.nn.Parameter
@@ -42,17 +42,20 @@ class VocabularyTensors:
 
 
 def vocabulary_tensors(model: PreTrainedModel) -> VocabularyTensors:
-    """Find the vocabulary's parameters by the family table.
+    """Find the vocabulary's parameters by the family table, also in an encoder without a head.
 
     Raises:
         UserError: For an architecture without a table.
     """
     from warmstart.anatomy import anatomy_of_model
 
-    sites = anatomy_of_model(model).vocabulary
-    named = dict(model.named_parameters(remove_duplicate=False))
+    anatomy = anatomy_of_model(model)
+    sites = anatomy.vocabulary
+    stored = dict(model.named_parameters(remove_duplicate=False))
+    # a bare body calls its parameters by shorter names
+    named = {spec.name: stored[name] for name, spec in anatomy.recognise(stored).items()} | stored
     rows = next(named[name] for name in sites.input_rows if name in named)
-    head = named[sites.head_rows] if sites.head_rows else None
+    head = named[sites.head_rows] if sites.head_rows and model.get_output_embeddings() is not None else None
     biases = {id(named[name]): named[name] for name in sites.head_bias if name in named}
     return VocabularyTensors(rows, None if head is rows else head, list(biases.values()))
 

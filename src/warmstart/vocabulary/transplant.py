@@ -38,7 +38,8 @@ def transplant(
     rows (the same matrix when tied) and the head bias. Special tokens are copied by role, whatever their
     strings; unmatched ones and padding rows get the mean row. All other weights stay bit-equal, except the
     position table of families that count positions from the padding id, which is moved when that id changes.
-    Ids in config and generation_config follow their roles.
+    Ids in config and generation_config follow their roles. An encoder without a language-model head stays
+    without one.
 
     Args:
         settings: Source, tokenizer, initialiser and its data.
@@ -71,7 +72,7 @@ def transplant(
     target = open_tokenizer(settings.tokenizer, trust_remote_code=settings.trust_remote_code)
     size = padded_size(target, settings.pad_to_multiple_of)
     room = check_memory(checkpoint, size)
-    model = checkpoint.load_model(dtype="auto")
+    model = checkpoint.load_model(dtype="auto", as_stored=True)
     found = vocabulary_tensors(model)
     rows = as_rows(found.rows)
     head = as_rows(found.head) if found.head is not None else None

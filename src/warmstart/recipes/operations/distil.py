@@ -46,7 +46,7 @@ def distil_step(settings: DistilSettings, folder: Path, runner: Runner) -> None:
     shared = {"parallel": settings.parallel, "max_pairs": settings.max_pairs, "bf16": settings.bf16}
     goals = runner.step("embed", shared | {"source": settings.teacher}, name="vectors of the teacher")
     student, teacher = resolve(settings.source), resolve(settings.teacher)
-    model, tokenizer = student.load_model(), student.load_tokenizer()
+    model, tokenizer = student.load_model(as_stored=True), student.load_tokenizer()
     _, texts = read_pairs(settings.parallel, "train", settings.max_pairs)
     plain = {name: getattr(settings, name) for name in DistilOptions.model_fields}
     options = DistilOptions.model_validate(plain)

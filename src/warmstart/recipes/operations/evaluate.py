@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from warmstart.corpus.settings import CorpusSettings
+from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder
 from warmstart.foundation.settings import Settings
 from warmstart.recipes.operations import operations
@@ -48,6 +49,12 @@ def evaluate(settings: EvaluateSettings) -> dict[str, object]:
     from warmstart.evaluation import bits_per_byte
 
     checkpoint = resolve(settings.source)
+    if checkpoint.base_only:
+        raise UserError(
+            "this is an encoder without a masked-language-model head, so it predicts no words",
+            where=settings.source,
+            fix="train it on text first (`warmstart train`), which gives it a head",
+        )
     corpus = open_corpus(settings.corpus)
     measured = bits_per_byte(
         checkpoint.load_model(),
