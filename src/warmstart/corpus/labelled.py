@@ -134,8 +134,7 @@ def _verses(language: str) -> Iterator[tuple[str, str, str]]:
     for chapter in open_corpus(settings).documents("all"):
         book = chapter.id.rpartition(":")[2].partition(".")[0]
         if book in _KIND_OF:
-            for verse in chapter.text.split("\n"):
-                yield book, verse, chapter.key
+            yield from ((book, verse, chapter.key) for verse in chapter.text.split("\n") if verse)
 
 
 def _by_kind(language: str) -> Iterator[_Row]:
