@@ -27,6 +27,8 @@ from warmstart.foundation.errors import UserError
         (["train", "m", "--lerning-rate", "1"], ["did you mean '--learning-rate'?"]),
         (["systems", "--room", "cellar"], ["no room is called 'cellar'", "vocabulary"]),
         (["systems", "--room", "vocabulry"], ["did you mean 'vocabulary'?"]),
+        (["transplant", "m", "tok", "-o", "x"], ["extra argument (tok); it may belong to --tokenizer."]),
+        (["show", "a", "b"], ["extra argument (b) (see `warmstart show --help`)"]),
         (["train"], ["missing option '--output-dir'"]),
         (
             ["train", "m", "--corpus", "c", "--set", "nonsense", "-o", "x"],

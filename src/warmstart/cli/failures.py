@@ -68,6 +68,10 @@ def usage_sentence(error: click.ClickException) -> str:
         name, path = getattr(error, "command_name", ""), context.command_path if context else "warmstart"
         return f"there is no command {name!r} of {path}; {nearest(name, known)}"
     text = " ".join(error.format_message().split()).rstrip(".")
+    if context and "unexpected extra argument" in text:
+        helps = {p.opts[0]: getattr(p, "help", None) or "" for p in context.command.params}
+        if needed := [name for name, help in helps.items() if "[required]" in help and "." not in name]:
+            text += f"; it may belong to {' or '.join(needed)}"
     hint = f" (see `{context.command_path} --help`)" if context and "; " not in text else ""
     return f"{text[0].lower()}{text[1:]}{hint}" + ("" if text.endswith("?") else ".")
 
