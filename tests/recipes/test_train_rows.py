@@ -131,3 +131,23 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(str(i) for i in range(50)))
     with pytest.raises(UserError, match=r"none of the .* new tokens occurs"):
         runner.step("train-rows", given)
+
+
+def test_points_may_measure_the_divergence_that_the_step_measures(tmp_path: Path) -> None:
+    """On a curve and by the step `divergence`, before and after: the same number, and it falls."""
+    given = checkpoints(tmp_path, tied=True) | {"evaluation": "divergence", "eval_split": "test"}
+    given |= {"objective": "vocabulary-kl", "eval_max_bytes": 3000, "max_steps": 30}
+    runner = Runner(tmp_path / "cache")
+    artifact = runner.step("train-rows", given)
+    points = json.loads((artifact / "training.json").read_text())["points"]
+    measure = {key: given[key] for key in ("reference", "corpus", "eval_max_bytes")} | {"alignment": "merge"}
+    for path, point in ((given["source"], points[0]), (str(artifact), points[-1])):
+        (file,) = runner.step("divergence", measure | {"source": path}).glob("*.json")
+        found = json.loads(file.read_text())
+        assert found["kl_after_new"] == pytest.approx(point["bpb"], rel=1e-4)
+        assert found["after_new"] >= found["new_tokens"] > 10
+    assert points[-1]["bpb"] < 0.9 * points[0]["bpb"]
+    measured = json.loads((artifact / "warmstart.json").read_text())["lineage"]["measured"]
+    assert measured["divergence before"] == points[0]["bpb"]
+    with pytest.raises(UserError, match="no token that the reference lacks"):
+        runner.step("divergence", measure | {"source": given["reference"]})

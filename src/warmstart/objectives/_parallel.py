@@ -64,3 +64,24 @@ def recut(ends: Tensor) -> Tensor:
     before_place = torch.nn.functional.pad(last[:, :-1], (1, 0))
     before_read = torch.nn.functional.pad(read[:, :-1], (1, 0))
     return shared & ((ends - before_read != 1) | (place - before_place != 1))
+
+
+def pieces_of(teacher_ids: Tensor, row: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, ...]:
+    """The teacher's tokens of N stretches, one after the other.
+
+    Args:
+        teacher_ids: (B, L_teacher).
+        row: Text of each stretch, (N,).
+        begin: Teacher tokens read before it, at least one.
+        end: Teacher tokens read after it.
+
+    Returns:
+        For each token the number of its stretch, the place that predicts it, and its id.
+    """
+    import torch
+
+    length = end - begin
+    owner = torch.arange(len(row), device=row.device).repeat_interleave(length)
+    step = torch.arange(len(owner), device=row.device) - (length.cumsum(0) - length)[owner]
+    before = begin[owner] + step - 1
+    return owner, before, teacher_ids[row[owner], before + 1]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from warmstart.foundation.settings import Settings, digest
 from warmstart.objectives._base import BatchShape, objectives
-from warmstart.objectives._parallel import recut
+from warmstart.objectives._parallel import pieces_of, recut
 from warmstart.objectives._taught import Taught
 
 if TYPE_CHECKING:
@@ -159,11 +159,7 @@ class VocabularyKL(Taught):
 
         row, place = at.nonzero(as_tuple=True)
         begin, end = batch["ends"][row, place - 1], batch["ends"][row, place]
-        length = end - begin
-        owner = torch.arange(len(row), device=row.device).repeat_interleave(length)
-        step = torch.arange(len(owner), device=row.device) - (length.cumsum(0) - length)[owner]
-        before = begin[owner] + step - 1
-        piece = batch["teacher_ids"][row[owner], before + 1]
+        owner, before, piece = pieces_of(batch["teacher_ids"], row, begin, end)
         with torch.no_grad():
             covered = self._table(heads[0]).unique()
             covered = covered[covered >= 0]

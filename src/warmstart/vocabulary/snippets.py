@@ -221,17 +221,33 @@ class Miner:
         t = slice(int(target_at[first]), int(target_at[last]))
         if (text.source[s] < 0).any() or (text.target[t] < 0).any():
             return None
-        ends = np.where(text.ends[t] < 0, 0, text.ends[t] - s.start + (self.start is not None))
-        heads: Any = [[], [], []] if self.start is None else [[self.start[0]], [self.start[1]], [1]]
-        row = np.full((3, self.length), -1, dtype=np.int32)
-        for line, head, body in zip(row, heads, (text.source[s], text.target[t], ends)):
-            line[: len(head) + len(body)] = [*head, *body]
-        return row
+        return window_row(text, s, t, self.length, self.start)
 
     def snippets(self, fingerprint: str) -> Snippets:
         """All windows taken so far."""
         rows = np.stack(self.rows) if self.rows else np.empty((0, 3, self.length), dtype=np.int32)
         return Snippets(rows, np.array(self.tokens, dtype=np.int64), fingerprint)
+
+
+def window_row(
+    text: Aligned, source: slice, target: slice, length: int, start: tuple[int, int] | None = None
+) -> np.ndarray:
+    """A stretch of text that begins and ends at common borders as one row of `Snippets`, `(3, length)`.
+
+    Args:
+        text: Both cuts.
+        source: The stretch in the old cut, within one text.
+        target: The same in the new cut.
+        length: Room for its tokens.
+        start: Source and target id put in front, or None.
+    """
+    ends = text.ends[target]
+    ends = np.where(ends < 0, 0, ends - source.start + (start is not None))
+    heads: Any = [[], [], []] if start is None else [[start[0]], [start[1]], [1]]
+    row = np.full((3, length), -1, dtype=np.int32)
+    for line, head, body in zip(row, heads, (text.source[source], text.target[target], ends)):
+        line[: len(head) + len(body)] = [*head, *body]
+    return row
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,6 +66,9 @@ class TrainRowsSettings(TrainSettings):
     """UTF-8 bytes of held-out text measured at each evaluation point."""
     context_length: int = Field(default=512, gt=1)
     """Tokens that the model sees at once when it is measured, limited by its own maximum."""
+    evaluation: Literal["bits-per-byte", "divergence"] = "bits-per-byte"
+    """What evaluation points measure on held-out text: bits per byte in the new cut, or the mean divergence
+    from the reference right after new tokens, in nats (see the step `divergence`)."""
     keep: bool = True
     """Whether the artifact holds the trained model, or only its curve."""
 
@@ -90,7 +95,8 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
     objective = make_objective(model, tokenizer, plain, teacher=teacher, fold=fold_ids(vocab))
     corpus = open_corpus(settings.corpus)
     alignment = align(vocab, old, tokenizer, vocab.new, settings.alignment)
-    texts = collect(settings, corpus, alignment, vocab, teacher, first_ids(old, tokenizer))
+    ids = first_ids(old, tokenizer)
+    texts = collect(settings, corpus, alignment, vocab, teacher, ids)
     counts = texts.counts(vocab.new)
     fewest = min(settings.min_snippets, settings.snippets_per_token) if settings.rare == "keep" else 1
     rows = vocab.new[counts >= fewest]
@@ -100,7 +106,11 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         )
     held_out = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
 
-    evaluate = held_out_bpb(tokenizer, held_out, source.task, settings.context_length, settings.bf16)
+    evaluate: Callable[[Any], float]
+    if settings.evaluation == "divergence":
+        evaluate = partial(kl_after_new, teacher, alignment, held_out, vocab, settings, ids)
+    else:
+        evaluate = held_out_bpb(tokenizer, held_out, source.task, settings.context_length, settings.bf16)
     outcome = train(
         model,
         tokenizer,
@@ -121,9 +131,10 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         "training seconds": round(outcome.seconds, 1),
     }
     if curve.points:
+        what = settings.evaluation.replace("-", " ")
         measured |= {
-            "bits per byte before": curve.points[0].bpb,
-            "bits per byte after": curve.final,
+            f"{what} before": curve.points[0].bpb,
+            f"{what} after": curve.final,
             "training FLOPs": curve.points[-1].flops,
         }
     lineage = Lineage.of(
@@ -155,6 +166,33 @@ def first_ids(old: Any, new: Any) -> tuple[int, int] | None:
     if any(index is None or t("a")["input_ids"][:1] != [index] for t, index in zip((old, new), found)):
         return None
     return int(found[0]), int(found[1])
+
+
+def kl_after_new(
+    teacher: Any,
+    alignment: Alignment,
+    texts: list[str],
+    vocab: VocabMap,
+    settings: TrainRowsSettings,
+    start: tuple[int, int] | None,
+    model: Any,
+) -> float:
+    """What evaluation points of training call for `evaluation: divergence`."""
+    from warmstart.vocabulary.aligning import fold_ids
+    from warmstart.vocabulary.divergence import divergence
+
+    found = divergence(
+        model,
+        teacher,
+        alignment,
+        texts,
+        fold=fold_ids(vocab),
+        new=vocab.new,
+        context_length=settings.context_length,
+        start=start,
+        bf16=settings.bf16,
+    )
+    return found.kl_after_new
 
 
 def collect(
