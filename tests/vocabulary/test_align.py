@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from aux_worlds import Texts, byte_bpe, cipher_word, context, encipher, english
 
 from warmstart.foundation.errors import UserError
-from warmstart.vocabulary.alignment import covering_counts, mine_dictionary, translation_table
+from warmstart.vocabulary.alignment import covering_counts, links, mine_dictionary, translation_table
 from warmstart.vocabulary.rows._base import initialisers
 from warmstart.vocabulary.rows.align import AlignSettings, align
 
@@ -68,6 +70,86 @@ def test_array_arithmetic_equals_loops(tension: float) -> None:
     np.testing.assert_allclose(
         got.counts.toarray(), brute_force(pairs, 12, 12, 5, tension, 0.1), rtol=1e-4, atol=1e-6
     )
+
+
+def all_at_once(
+    pairs: list[tuple[np.ndarray, np.ndarray]], size: int, symmetrise: str, tension: float, p0: float
+) -> np.ndarray:
+    """The same sums, in the same order, over arrays that hold every link: expected links `(t, s)`."""
+    keys = np.concatenate([(a[:, None] * size + b).ravel() for a, b in pairs])
+    number = [[0, 0], *np.cumsum([[len(a), len(b)] for a, b in pairs], axis=0).tolist()]
+    places = [
+        np.concatenate(
+            [np.repeat(np.arange(x, x + len(a)), len(b)) for (x, _), (a, b) in zip(number, pairs)]
+        ),
+        np.concatenate([np.tile(np.arange(y, y + len(b)), len(a)) for (_, y), (a, b) in zip(number, pairs)]),
+    ]
+    distance = [
+        np.abs((np.arange(len(a)) + 0.5)[:, None] / len(a) - (np.arange(len(b)) + 0.5) / len(b)).ravel()
+        for a, b in pairs
+    ]
+    prior = np.exp(-tension * np.concatenate(distance)).astype(np.float32)
+    unique, pair = np.unique(keys, return_inverse=True)
+    types = np.divmod(unique, size)
+    product = np.ones(len(pair))
+    for giver, taker in ((0, 1), (1, 0))[: 2 if symmetrise == "product" else 1]:
+        place, units = places[taker], np.concatenate([p[taker] for p in pairs])
+        given = prior * ((1 - p0) / np.bincount(place, weights=prior))[place]
+        frequency = np.bincount(units) / len(units)
+        theta = frequency[types[taker]]
+        for step in range(6):
+            share = theta[pair] * given
+            share = share / (np.bincount(place, weights=share) + p0 * frequency[units])[place]
+            if step < 5:
+                counts = np.bincount(pair, weights=share)
+                total = np.bincount(types[giver], weights=counts)
+                theta = counts / np.maximum(total, 1e-300)[types[giver]]
+        product *= share
+    counts, table = np.bincount(pair, weights=product), np.zeros((size, size))
+    table[types[1], types[0]] = np.where(counts > 1e-9, counts, 0)
+    return table
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (37, 101), (1 << 18, 1 << 22)])
+@pytest.mark.parametrize(("symmetrise", "tension"), [("none", 4.0), ("product", 4.0), ("product", 0.0)])
+def test_blocks_of_links_give_bitwise_what_all_links_at_once_give(
+    symmetrise: str, tension: float, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "BLOCK", sizes[0])
+    monkeypatch.setattr(links, "SORTED", sizes[1])
+    pairs, _ = planted(60, 40, 4, shuffle=False)
+    pairs = [(a, b[: 1 + len(b) // (1 + k % 3)]) for k, (a, b) in enumerate(pairs)]  # many shapes
+    got = translation_table(
+        pairs,
+        40,
+        40,
+        iterations=5,
+        symmetrise=symmetrise,
+        diagonal=tension,
+        null_probability=0.1,  # type: ignore[arg-type]
+    )
+    assert np.array_equal(got.counts.toarray(), all_at_once(pairs, 40, symmetrise, tension, 0.1))
+
+
+def test_vocabularies_whose_pairs_need_more_than_32_bits() -> None:
+    pairs, _ = planted(60, 40, 4, shuffle=False)
+    plain = translation_table(pairs, 40, 40, iterations=3)
+    spread = [(a * 2_000, b * 3_000) for a, b in pairs]
+    large = translation_table(spread, 80_000, 120_000, iterations=3)
+    assert np.array_equal(large.counts[::3_000, ::2_000].toarray(), plain.counts.toarray())
+
+
+def test_memory_is_a_few_bytes_per_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "BLOCK", 1 << 12)
+    monkeypatch.setattr(links, "SORTED", 1 << 14)
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 60, 40).tolist(), rng.integers(0, 60, 40).tolist()) for _ in range(500)]
+    translation_table(pairs[:2], 60, 60, iterations=1)  # imports
+    tracemalloc.start()
+    translation_table(pairs, 60, 60, iterations=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 500 * 40 * 40  # 4 for the link, the rest for blocks and units
 
 
 def test_probabilities_are_pruned_and_sum_to_one() -> None:

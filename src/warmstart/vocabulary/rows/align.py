@@ -43,7 +43,8 @@ class AlignSettings(Settings):
     """Rows without evidence: overlapping tokens are copied; others are the mean of the pieces of their text,
     or drawn from N(mu, sd)."""
     max_links: int = Field(default=40_000_000, ge=1)
-    """Sentence pairs are read up to so many possible links (24 bytes of memory each)."""
+    """Sentence pairs are read up to so many possible links (4 bytes of memory each, and 40 for each distinct
+    pair of tokens)."""
     max_bytes: int = Field(default=20_000_000, ge=1)
     """Text read for `same-text`."""
 
