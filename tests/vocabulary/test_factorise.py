@@ -9,7 +9,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from warmstart.foundation.errors import UserError
-from warmstart.vocabulary.factorise import factorise
+from warmstart.vocabulary.factorise import energy_kept, factorise
 from warmstart.vocabulary.mix import RowMix
 
 
@@ -70,3 +70,14 @@ def test_mixing_coordinates_is_mixing_rows(seed: int, rank: int) -> None:
 def test_an_impossible_rank_is_refused(rank: int) -> None:
     with pytest.raises(UserError, match="choose 1 to 9"):
         factorise(matrix(0), rank)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9))
+@limits(max_examples=25, deadline=None)
+def test_the_kept_energy_is_that_of_the_singular_values(seed: int, rank: int) -> None:
+    rows = matrix(seed)
+    values = np.linalg.svd(rows, compute_uv=False) ** 2
+    for split in ("balanced", "raw"):
+        found = energy_kept(rows, factorise(rows, rank, split=split), block=7)
+        assert found == pytest.approx(values[:rank].sum() / values.sum(), abs=1e-7)
+    assert energy_kept(0 * rows, factorise(0 * rows, rank)) == 1

@@ -254,12 +254,16 @@ def _rebuild(config: dict[str, Any], tied: bool) -> Anatomy:
 def anatomy_of_model(model: PreTrainedModel) -> Anatomy:
     """The anatomy of a loaded model, its weights matched and its tying read from the weights themselves.
 
+    A model of another form, such as factorised rows, has the anatomy of the dense one.
+
     Raises:
         UserError: As [`anatomy_of`][warmstart.anatomy.model.anatomy_of] and
             [`match`][warmstart.anatomy.matching.match].
     """
+    from warmstart.checkpoint.forms import shapes_of
+
     head, rows = model.get_output_embeddings(), model.get_input_embeddings()
     tied = None if head is None else head.weight is rows.weight
     anatomy = anatomy_of(model.config, tied=tied)
-    anatomy.match(model.state_dict(), where=type(model).__name__)
+    anatomy.match(shapes_of(model), where=type(model).__name__)
     return anatomy

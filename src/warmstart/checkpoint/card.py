@@ -38,6 +38,7 @@ def render_card(
     lineage: Lineage,
     card: Mapping[str, Any],
     encoder: str = "",
+    densify: str = "",
 ) -> str:
     """Text of `README.md`.
 
@@ -50,14 +51,22 @@ def render_card(
         card: What only a person knows: `title`, `summary`, `language`, `license`, `tags`, `datasets` (ids on
             the hub), `metrics` (further numbers), `relation` (`finetune`, `merge`, `adapter`, `quantized`).
         encoder: Class of an encoder without a language-model head; empty for a language model.
+        densify: For a model that transformers alone does not open, the command that makes an ordinary one.
     """
     pipeline = PIPELINE_OF_ENCODER.get(encoder.partition("For")[2], "feature-extraction")
     data = _metadata(name, pipeline if encoder else PIPELINE[task], family, lineage, card)
+    data["library_name"] = "warmstart" if densify else "transformers"
     head = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
     kind = {"causal": "causal", "masked": "masked", "seq2seq": "encoder-decoder"}[task]
     what = f"An encoder ({encoder})" if encoder else f"A {kind} language model"
     body = _body(
-        name, f"{what} of the {family} family", encoder or AUTO_CLASS[task], parameters, lineage, card
+        name,
+        f"{what} of the {family} family",
+        encoder or AUTO_CLASS[task],
+        parameters,
+        lineage,
+        card,
+        densify,
     )
     return f"---\n{head}---\n\n" + "\n".join(body)
 
@@ -131,7 +140,13 @@ def _numbers(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _body(
-    name: str, what: str, opener: str, parameters: int, lineage: Lineage, card: Mapping[str, Any]
+    name: str,
+    what: str,
+    opener: str,
+    parameters: int,
+    lineage: Lineage,
+    card: Mapping[str, Any],
+    densify: str,
 ) -> Iterator[str]:
     yield f"# {card.get('title') or name}"
     yield ""
@@ -155,14 +170,17 @@ def _body(
         yield from ("", "Seeds: " + ", ".join(f"{k} {v}" for k, v in lineage.seeds.items()) + ".")
     if lineage.versions:
         yield from ("", "Versions: " + ", ".join(f"{k} {v}" for k, v in lineage.versions.items()) + ".")
-    yield from (
-        "",
-        "## How to load it",
-        "",
-        "```python",
-        f"from transformers import {opener}, AutoTokenizer",
-    )
-    yield from ("", f'model = {opener}.from_pretrained("path/to/{name}")')
+    yield from ("", "## How to load it", "")
+    if densify:
+        yield "transformers has no class for the parameters of this model; warmstart opens it:"
+        yield from ("", "```python", "from warmstart.checkpoint import resolve", "")
+        yield f'checkpoint = resolve("path/to/{name}")'
+        yield from ("model, tokenizer = checkpoint.load_model(), checkpoint.load_tokenizer()", "```", "")
+        yield f"`{densify} path/to/{name} -o dense` makes a folder that transformers opens."
+        yield ""
+        return
+    yield from ("```python", f"from transformers import {opener}, AutoTokenizer", "")
+    yield f'model = {opener}.from_pretrained("path/to/{name}")'
     yield from (f'tokenizer = AutoTokenizer.from_pretrained("path/to/{name}")', "```", "")
 
 

@@ -19,6 +19,7 @@ from warmstart.checkpoint.architecture import (
     task_of,
     vocabulary_rows,
 )
+from warmstart.checkpoint.forms import open_form, read_note
 from warmstart.checkpoint.headers import TensorHeader, weight_files
 from warmstart.checkpoint.lineage import Lineage, read_lineage
 from warmstart.foundation.errors import UserError
@@ -110,6 +111,14 @@ class Checkpoint:
         """Where it came from; None when warmstart did not make it."""
         return read_lineage(self.path)
 
+    @cached_property
+    def form(self) -> dict[str, Any] | None:
+        """Note of a checkpoint whose parameters are not those of its class, with its `form`; None for others.
+
+        `load_model` opens it; transformers alone does not (see [`forms`][warmstart.checkpoint.forms]).
+        """
+        return read_note(self.path)
+
     @property
     def license(self) -> str | None:
         """Licence that its model card states."""
@@ -147,6 +156,8 @@ class Checkpoint:
             # generator as it was
             with torch.random.fork_rng(devices=[]), quiet_transformers():
                 torch.default_generator.manual_seed(0)
+                if self.form is not None:
+                    return open_form(self.path, self.form, self.task, dtype=dtype, **kwargs)
                 model, info = opener.from_pretrained(
                     self.path,
                     dtype=torch.float32 if dtype is None else dtype,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmstart.checkpoint.architecture import auto_class, lacks_masked_head, task_of
 from warmstart.checkpoint.card import CARD_KEYS, render_card
+from warmstart.checkpoint.forms import forms, note_of, once, open_form, write_note
 from warmstart.checkpoint.handle import Checkpoint, quiet_transformers
 from warmstart.checkpoint.headers import read_headers, read_json
 from warmstart.checkpoint.ids import align_ids
@@ -43,7 +44,7 @@ def save_checkpoint(
 
     Everything is written beside `out` under a temporary name and renamed, so a crash, a full disk or Ctrl-C
     leaves what was there before. Tied weights are stored once. Special-token ids of the configuration are
-    made equal to the tokenizer's.
+    made equal to the tokenizer's. A model of another form, such as factorised rows, keeps it and gets a note.
 
     Args:
         out: Folder to create.
@@ -67,6 +68,9 @@ def save_checkpoint(
     details = _checked_card(card)
     inner = _unwrap(model)
     stored = _state(inner, state_dict, dtype)
+    note = note_of(inner)
+    if note is not None:
+        stored = once(stored)
     rows = _rows(inner)
     if tokenizer is not None and len(tokenizer) > rows:
         raise UserError(
@@ -80,6 +84,8 @@ def save_checkpoint(
         with quiet_transformers():
             inner.save_pretrained(folder, state_dict=dict(stored), max_shard_size=max_shard_size)
         _state_dtype(folder, stored)
+        if note is not None:
+            write_note(folder, note)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
             _portable_class(folder / "tokenizer_config.json")
@@ -89,7 +95,8 @@ def save_checkpoint(
         tensors = read_headers(folder)
         parameters = sum(t.numel for t in tensors.values())
         own = type(inner).__name__ if lacks_masked_head(task, list(tensors)) else ""
-        text = render_card(out.absolute().name, task, family, parameters, lineage, details, own)
+        plain = forms.get(note["form"]).target.plain if note is not None else ""
+        text = render_card(out.absolute().name, task, family, parameters, lineage, details, own, plain)
         (folder / "README.md").write_text(text, encoding="utf-8")
         if verify:
             _compare(folder, out, inner, stored)
@@ -221,7 +228,10 @@ def _compare(folder: Path, out: Path, model: Any, stored: Mapping[str, torch.Ten
     task = task_of(config, where=out, remote=True)
     opener = type(model) if lacks_masked_head(task, list(stored)) else auto_class(task)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):  # a pooler that is not stored is drawn
-        again = opener.from_pretrained(folder, dtype=model.dtype, local_files_only=True).eval()
+        if (note := note_of(model)) is not None:
+            again = open_form(folder, note, task, dtype=model.dtype)
+        else:
+            again = opener.from_pretrained(folder, dtype=model.dtype, local_files_only=True).eval()
     read = again.state_dict()
     for name, tensor in stored.items():
         if name in read and not torch.equal(read[name].to(tensor.dtype), tensor.cpu()):

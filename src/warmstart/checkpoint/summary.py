@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.checkpoint import tokens
+from warmstart.checkpoint.forms import forms
 from warmstart.checkpoint.handle import Checkpoint
 from warmstart.checkpoint.headers import weight_files
 from warmstart.checkpoint.lineage import expected_hashes
@@ -78,6 +79,8 @@ def _parameters(checkpoint: Checkpoint) -> tuple[dict[str, int], str]:
     # transformers 5 decides for T5 by the stored weights, whatever config.json says
     tied = _tied(checkpoint) if checkpoint.config.get("is_encoder_decoder") else None
     try:
+        if checkpoint.form is not None:
+            raise UserError("its parameters are not those of the table")
         counts = anatomy_of(checkpoint.config, tied=tied).parameters(checkpoint.tensors).as_dict()
         return {part: n for part, n in counts.items() if n}, "anatomy"
     except UserError:
@@ -100,6 +103,9 @@ def risks(checkpoint: Checkpoint, tokenizer: dict[str, Any] | None) -> list[str]
     found = list(checkpoint.warnings)
     if code := remote_code(folder, checkpoint.config):
         found.append(f"it brings code of its own ({', '.join(code)})")
+    if checkpoint.form is not None:
+        plain = forms.get(str(checkpoint.form["form"])).target.plain
+        found.append(f"transformers alone does not open it: use warmstart, or `{plain}`")
     if checkpoint.base_only:
         found.append("no masked-language-model head is stored: a fresh one is drawn when it is opened")
     if pickled := pickled_files(folder):

@@ -79,7 +79,10 @@ class ChosenRows:
                 "rows to train are chosen, but no vocabulary matrix is trained",
                 fix="set trainable: embeddings",
             )
-        self._frozen = {p: _local(p, ~mask) for p in learning}
+        # primitives of factorised rows belong to all rows, so to none alone
+        self._frozen = {
+            p: _local(p, ~mask if len(p) == len(mask) else torch.ones(len(p)).bool()) for p in learning
+        }
 
     def keep(self, parameters: Iterable[nn.Parameter]) -> None:
         """Zero the gradients of all other rows of those of `parameters` that hold vocabulary rows."""

@@ -80,3 +80,18 @@ def factorise(
     for start in range(0, len(rows), block):
         coordinates[start : start + block] = rows[start : start + block].astype(np.float64) @ left
     return Factors(coordinates, np.ascontiguousarray((axes * inner).T, dtype=rows.dtype))
+
+
+def energy_kept(rows: np.ndarray, factors: Factors, *, block: int = 4096) -> float:
+    """`|F P|^2 / |E|^2`, the share of the rows' squared length that the factors keep; 1 for rows of zero.
+
+    The numerator is the trace of `(F' F)(P P')`, so `F P` is never made.
+    """
+    total, inner = 0.0, np.zeros((factors.rank, factors.rank))
+    for start in range(0, len(rows), block):
+        total += float(np.square(rows[start : start + block], dtype=np.float64).sum())
+        part = factors.coordinates[start : start + block].astype(np.float64)
+        inner += part.T @ part
+    primitives = factors.primitives.astype(np.float64)
+    kept = float(np.sum(inner * (primitives @ primitives.T)))
+    return kept / total if total > 0 else 1.0

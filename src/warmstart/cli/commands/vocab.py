@@ -1,4 +1,4 @@
-"""Train, extend or shrink a tokenizer, measure one, or find the best way to give a model new rows."""
+"""Train, extend or shrink a tokenizer, measure one, give a model low-rank rows or the best new ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Train, extend or shrink a tokenizer, measure one, or find the best way to give a model new rows."""
+    """Train, extend or shrink a tokenizer, measure one, give a model low-rank rows or the best new ones."""
 
 
 command.add_command(
@@ -45,6 +45,23 @@ command.add_command(
         help="Remove the tokens that a text does not use from the tokenizer SOURCE. "
         "`warmstart transplant` then takes their rows from a model.\n\n"
         "\b\nExample: warmstart vocab drop xlm-roberta-base --corpus multi30k/de -o tok-de",
+    )
+)
+command.add_command(
+    operation_command(
+        "factorise",
+        arguments=("source",),
+        help="Factorise the vocabulary rows of the checkpoint SOURCE: fewer numbers per token. It trains and "
+        "is measured like any other; plain transformers needs `densify` first.\n\n"
+        "\b\nExample: warmstart vocab factorise xlm-roberta-base --rank 200 -o narrow",
+    )
+)
+command.add_command(
+    operation_command(
+        "densify",
+        arguments=("source",),
+        help="Multiply out the factorised vocabulary rows of the checkpoint SOURCE, for other programs.\n\n"
+        "\b\nExample: warmstart vocab densify narrow -o dense",
     )
 )
 add_to(command)

@@ -1,0 +1,31 @@
+"""Step type `densify`: an ordinary checkpoint out of a factorised one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from warmstart.foundation.settings import Settings
+from warmstart.recipes.operations import operations
+from warmstart.recipes.runner import Runner
+
+
+class DensifySettings(Settings):
+    """Multiply out the factorised vocabulary rows of a checkpoint, so that plain transformers opens it."""
+
+    source: str = Field(min_length=1)
+    """Factorised checkpoint: folder, hub id, `name@revision` or `${step}`."""
+
+
+@operations.register("densify", settings=DensifySettings)
+def densify_step(settings: DensifySettings, folder: Path, runner: Runner) -> None:
+    """Make the vocabulary rows of a factorised checkpoint dense again; its outputs stay."""
+    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+    from warmstart.vocabulary.factorised_model import densify_model
+
+    source = resolve(settings.source)
+    model, tokenizer = densify_model(source.load_model(dtype="auto")), source.load_tokenizer()
+    measured = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    lineage = Lineage.of("densify", settings, parents=[source], measured=measured)
+    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
