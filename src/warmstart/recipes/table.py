@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from warmstart.corpus.settings import CorpusSettings
@@ -17,6 +16,7 @@ from warmstart.foundation.settings import Settings
 from warmstart.recipes.arms import ArmSettings, start_arm
 from warmstart.recipes.table_result import Gold, TableResult, TableRow, TableWorld
 from warmstart.training.settings import TrainSettings
+from warmstart.vocabulary.gold import GoldCosines
 
 if TYPE_CHECKING:
     from warmstart.foundation.registry import Entry
@@ -133,8 +133,7 @@ def run_world(name: str, world: WorldSettings, settings: TableSettings, runner: 
         compared[key] = getattr(settings, key)
     output = runner.step("compare", compared, name=f"table: {name}")
     result = ComparisonResult.model_validate_json((output / "result.json").read_text(encoding="utf-8"))
-    truth = _truth(world)
-    rows = [_row(arm.name, result, arms.get(arm.name), truth, settings, runner) for arm in result.arms]
+    rows = [_row(arm.name, result, arms.get(arm.name), world.truth, settings, runner) for arm in result.arms]
     return TableWorld(
         name=name,
         describe=world.describe,
@@ -195,7 +194,7 @@ def _row(
     name: str,
     result: ComparisonResult,
     arm: ArmSettings | None,
-    truth: Any,
+    truth: str | None,
     settings: TableSettings,
     runner: Runner,
 ) -> TableRow:
@@ -219,8 +218,11 @@ def _row(
     if truth is not None:
         found = [_gold(arm, seed, truth, runner) for seed in settings.seeds]
         gold = Gold(
-            tokens=found[0]["tokens"],
-            **{key: _mean([f[key] for f in found], interval) for key in ("cosine", "centred", "hidden")},
+            tokens=found[0].tokens,
+            **{
+                key: _mean([getattr(f, key) for f in found], interval)
+                for key in ("cosine", "centred", "hidden")
+            },
         )
     return row.model_copy(update={"seconds": cost.seconds, "peak_mb": cost.peak_mb, "gold": gold})
 
@@ -229,44 +231,12 @@ def _mean(values: list[float | None], interval: Any) -> Interval | None:
     return None if any(v is None for v in values) else interval(values)
 
 
-def _truth(world: WorldSettings) -> Any:
-    if world.truth is None:
-        return None
-    from warmstart.corpus.named.cipher import meanings
-
-    return meanings(world.truth, min_count=2)
-
-
-def _gold(arm: ArmSettings, seed: int, meaning: Any, runner: Runner) -> dict[str, Any]:
-    """Mean cosine of an arm's input rows to the gold rows, over tokens whose true word is one source token.
-
-    `hidden` are the words that no dictionary has shown.
-    """
-    from warmstart.checkpoint import resolve
-    from warmstart.corpus.named.cipher import is_shown
-    from warmstart.vocabulary.gold import gold_rows
-    from warmstart.vocabulary.map import VocabMap
-    from warmstart.vocabulary.surgery import as_rows, vocabulary_tensors
-
-    source = resolve(runner.with_sources({"source": arm.start["source"]})["source"])
-    made = resolve(start_arm(arm, seed, runner, "gold rows"))
-    rows = [as_rows(vocabulary_tensors(checkpoint.load_model()).rows) for checkpoint in (source, made)]
-    vocab = VocabMap.build(
-        source.load_tokenizer(), made.load_tokenizer(), source_size=len(rows[0]), target_size=len(rows[1])
-    )
-    gold = gold_rows(vocab, meaning)
-    plain, centred = (gold.cosines(rows[1], rows[0], centred=flag) for flag in (False, True))
-    hidden = gold.single & ~np.array([is_shown(word) for word in gold.words])
-
-    def mean(values: np.ndarray, chosen: np.ndarray) -> float | None:
-        return float(values[chosen].mean()) if chosen.any() else None
-
-    return {
-        "tokens": int(gold.single.sum()),
-        "cosine": mean(plain, gold.single),
-        "centred": mean(centred, gold.single),
-        "hidden": mean(centred, hidden),
-    }
+def _gold(arm: ArmSettings, seed: int, truth: str, runner: Runner) -> GoldCosines:
+    """How near an arm's rows are to the gold rows before training."""
+    made = start_arm(arm, seed, runner, "gold rows")
+    settings = {"source": str(made), "reference": arm.start["source"], "truth": truth}
+    output = runner.step("gold-rows", settings, name="gold rows")
+    return GoldCosines.model_validate_json((output / "gold.json").read_text(encoding="utf-8"))
 
 
 def write_table(result: TableResult, folder: Path) -> None:

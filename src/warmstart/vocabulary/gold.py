@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from warmstart.foundation.errors import UserError
 from warmstart.vocabulary.map import VocabMap
@@ -15,6 +16,24 @@ from warmstart.vocabulary.tokens import CanonicalToken
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+    from warmstart.checkpoint import Checkpoint
+
+
+class GoldCosines(BaseModel):
+    """How near a checkpoint's input rows are to the true ones: mean cosines over tokens whose true word is a
+    single source token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    tokens: int
+    """Tokens compared."""
+    cosine: float | None
+    """Mean cosine of the rows as they are; none where no true word is a single token."""
+    centred: float | None
+    """The same with the source's mean row taken off."""
+    hidden: float | None
+    """The centred cosine over words that no dictionary has shown; none where there are none."""
 
 
 @dataclass(frozen=True)
@@ -103,4 +122,42 @@ def gold_rows(vocab: VocabMap, meaning: Callable[[str], str | None]) -> GoldRows
         [words[i] for i in kept],
         mix.weights,
         np.array(counts) == 1,
+    )
+
+
+def gold_cosines(
+    made: Checkpoint,
+    source: Checkpoint,
+    meaning: Callable[[str], str | None],
+    shown: Callable[[str], bool],
+) -> GoldCosines:
+    """Compare the input rows of a checkpoint with the gold rows.
+
+    Args:
+        made: Checkpoint to judge.
+        source: Checkpoint whose rows are the truth.
+        meaning: As for [`gold_rows`][warmstart.vocabulary.gold.gold_rows].
+        shown: Whether a true word was in the dictionary that methods may see.
+
+    Raises:
+        UserError: As `gold_rows`, or rows of different widths.
+    """
+    from warmstart.vocabulary.factorised_model import input_rows
+
+    rows = [input_rows(checkpoint.load_model()) for checkpoint in (source, made)]
+    vocab = VocabMap.build(
+        source.load_tokenizer(), made.load_tokenizer(), source_size=len(rows[0]), target_size=len(rows[1])
+    )
+    gold = gold_rows(vocab, meaning)
+    plain, centred = (gold.cosines(rows[1], rows[0], centred=flag) for flag in (False, True))
+    hidden = gold.single & ~np.array([shown(word) for word in gold.words])
+
+    def mean(values: np.ndarray, chosen: np.ndarray) -> float | None:
+        return float(values[chosen].mean()) if chosen.any() else None
+
+    return GoldCosines(
+        tokens=int(gold.single.sum()),
+        cosine=mean(plain, gold.single),
+        centred=mean(centred, gold.single),
+        hidden=mean(centred, hidden),
     )
