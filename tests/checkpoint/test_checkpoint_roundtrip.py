@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import torch
@@ -156,3 +157,11 @@ def test_verification_notices_a_model_that_reads_back_differently(tmp_path):
     with pytest.raises(UserError, match="computes other logits"):
         save_checkpoint(tmp_path / "o", model, bpe(), lineage=LINEAGE, verify=True)
     assert not (tmp_path / "o").exists() and not list(tmp_path.iterdir())
+
+
+def test_long_texts_are_tokenised_without_a_warning(make, caplog, monkeypatch):
+    tokenizer = resolve(make()).load_tokenizer()
+    tokenizer.model_max_length = 4
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    assert len(tokenizer("a long text " * 9)["input_ids"]) > 4
+    assert not caplog.records

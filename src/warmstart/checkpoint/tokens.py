@@ -176,6 +176,8 @@ def load(folder: Path, config: dict[str, Any], *, trust_remote_code: bool = Fals
         raise UserError(
             "the tokenizer has no fast form", where=folder, fix="convert it to a tokenizer.json first"
         )
+    # texts are cut to what the model reads where it reads them; the library would warn of each long document
+    loaded.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return pad_safely(loaded)
 
 
