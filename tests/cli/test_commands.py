@@ -188,3 +188,20 @@ def test_json_is_plain() -> None:
         as_json(object())
     with only_results(False) as write:
         assert callable(write)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("table.initialisers=[focsu]", "did you mean 'focus'"),
+        ("table.initialisers=[]", "at least one world and one initialiser"),
+        ("table.worlds={}", "at least one world and one initialiser"),
+        ("table.seeds=[1000]", "seeds must be different numbers"),
+        ("captions.name=nothing-of-this-name", "no source is called"),
+    ],
+)
+def test_a_table_that_is_refused_leaves_no_folder(change: str, said: str, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    done = call("vocab", "table", "--scale", "smoke", "--runs", str(runs), "--set", change)
+    assert done.code == 2 and said in done.err, done.err
+    assert not list(tmp_path.iterdir())

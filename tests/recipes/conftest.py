@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
@@ -18,6 +19,8 @@ class ToySettings(Settings):
     """What to add."""
     fail: bool = False
     """Whether to stop half-way."""
+    refuse: bool = False
+    """Whether to find fault with the input."""
 
 
 RUNS: list[str] = []
@@ -31,6 +34,8 @@ def _toy(settings: ToySettings, folder: Path, runner: Runner) -> None:
     )
     if settings.fail:
         raise RuntimeError("told to fail")
+    if settings.refuse:
+        raise UserError("the input is refused")
     before = (Path(settings.source) / "text").read_text() if settings.source else ""
     (folder / "output").mkdir()
     (folder / "output" / "text").write_text(before + settings.text)

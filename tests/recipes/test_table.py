@@ -171,6 +171,8 @@ def test_an_interval_is_shown_as_its_half_width() -> None:
     [
         ({"initialisers": ["focsu"]}, "did you mean 'focus'"),
         ({"worlds": {}}, "at least one world"),
+        ({"initialisers": []}, "at least one world and one initialiser"),
+        ({"seeds": [1000]}, "seeds must be different"),
         ({"initialisers": ["wechsel"]}, "no initialiser can start: wechsel"),
     ],
 )

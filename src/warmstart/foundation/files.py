@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +143,33 @@ def lock(folder: Path, *, what: str = "run") -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """`folder` and those of its parents that are not there yet, the innermost first."""
+    return [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
+
+
+@contextlib.contextmanager
+def unless_refused(made: list[Path]) -> Iterator[threading.Event]:
+    """Take folders away again, with all that is in the first one, if the block ends with a `UserError`.
+
+    Args:
+        made: What `missing_folders` found before the block's folder was made; empty where it was there.
+
+    Yields:
+        An event to set once the folder holds something of worth: then everything stays.
+    """
+    kept = threading.Event()
+    try:
+        yield kept
+    except UserError:
+        if made and not kept.is_set():
+            shutil.rmtree(made[0], ignore_errors=True)
+            with contextlib.suppress(OSError):  # somebody else put something into a parent
+                for path in made[1:]:
+                    path.rmdir()
+        raise
 
 
 def existing(text: str) -> Path | None:

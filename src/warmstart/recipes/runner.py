@@ -15,7 +15,17 @@ import yaml
 from warmstart.checkpoint.sources import CHECKPOINT_SETTINGS
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.events import EventLog
-from warmstart.foundation.files import atomic_folder, cache_home, existing, lock, sha256, sweep, write_atomic
+from warmstart.foundation.files import (
+    atomic_folder,
+    cache_home,
+    existing,
+    lock,
+    missing_folders,
+    sha256,
+    sweep,
+    unless_refused,
+    write_atomic,
+)
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings, digest
 from warmstart.recipes.operations import operations
@@ -145,7 +155,8 @@ def run_recipe(
 
     Args:
         recipe: Already scaled and overridden.
-        folder: Run folder; a second process on the same folder is refused.
+        folder: Run folder; a second process on the same folder is refused. A new one goes again where the
+            input is refused before any step is done.
         only: Run just this step and what it needs.
         cache: Where step artifacts live; the user's cache by default.
 
@@ -157,7 +168,8 @@ def run_recipe(
         raise UserError(
             f"no step {only!r}", where=recipe.name, fix="choose one of " + ", ".join(recipe.steps)
         )
-    with lock(folder):
+    made = missing_folders(folder)
+    with lock(folder), unless_refused(made) as kept:
         sweep(folder)
         plain = yaml.safe_dump(
             recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
@@ -171,6 +183,7 @@ def run_recipe(
             kind, settings = parse_step(step, where=f"{recipe.name}: {name}")
             done[name] = runner.step(kind, settings, name=name)
             publish(done[name], folder / "checkpoints" / name)
+            kept.set()
         outcome = done[only or recipe.outcome]
         for file in ("result.json", "report.html"):
             if (outcome / file).is_file():

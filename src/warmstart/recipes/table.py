@@ -13,7 +13,7 @@ from warmstart.evaluation.results import ComparisonResult, Interval
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
-from warmstart.recipes.arms import ArmSettings, start_arm
+from warmstart.recipes.arms import TUNING_SEED, ArmSettings, start_arm
 from warmstart.recipes.table_result import Gold, TableResult, TableRow, TableWorld
 from warmstart.training.settings import TrainSettings
 from warmstart.vocabulary.gold import GoldCosines
@@ -88,6 +88,10 @@ class TableSettings(Settings):
     def _known(self) -> Self:
         from warmstart.vocabulary.rows._base import initialisers
 
+        if not self.worlds or not self.initialisers:
+            raise UserError("a table needs at least one world and one initialiser", where="table")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or TUNING_SEED in self.seeds:
+            raise UserError(f"seeds must be different numbers other than {TUNING_SEED}", where="table")
         worlds = self.worlds.values()
         for name in [*self.initialisers, *(n for w in worlds for n in (*w.options, *w.left_out))]:
             initialisers.get(name, where="table")
@@ -103,10 +107,8 @@ def run_table(settings: TableSettings, runner: Runner) -> TableResult:
     with its own words as the reason.
 
     Raises:
-        UserError: An unknown initialiser, or a world in which none can run.
+        UserError: A world in which no initialiser can run.
     """
-    if not settings.worlds or not settings.initialisers:
-        raise UserError("a table needs at least one world and one initialiser", where="table")
     worlds = [run_world(name, world, settings, runner) for name, world in settings.worlds.items()]
     from warmstart.evaluation.machine import machine
 
