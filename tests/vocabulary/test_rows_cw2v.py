@@ -1,4 +1,4 @@
-"""CW2V: the loss and its gradient against loops, convexity, and what training is for."""
+"""CW2V: loss and gradient against their definitions, convexity, heads of their own, what training is for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from aux_worlds import Texts, byte_bpe, context, english
 
 from warmstart.foundation.errors import UserError
+from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.rows import _mixture
 from warmstart.vocabulary.rows._base import RowContext
-from warmstart.vocabulary.rows._mixture import Mixture
+from warmstart.vocabulary.rows._mixture import Mixture, bf16_pays, mixed_rows
 from warmstart.vocabulary.rows.cw2v import Cw2vSettings, _Stream, cw2v, skipgram_loss, train
 from warmstart.vocabulary.rows.mean_of_pieces import MeanOfPiecesSettings, mean_of_pieces
+from warmstart.vocabulary.two_mixes import TwoMixes
 
 QUICK = Cw2vSettings(pairs=3000, batch=300, rank=8)
 
@@ -26,69 +28,157 @@ def world(untied: bool = False, seed: int = 0, **options: object) -> RowContext:
     return made
 
 
-def disturbed(made: RowContext) -> Mixture:
+def disturbed(made: RowContext, own_head: bool = False) -> Mixture:
     """A mixture in the midst of training."""
-    mixture = Mixture.start(made, "pieces", 8)
+    mixture = Mixture.start(made, "pieces", 8, own_head=own_head)
+    rng = np.random.default_rng(3)
     with torch.no_grad():
-        mixture.right += torch.from_numpy(
-            np.random.default_rng(3).standard_normal(mixture.right.shape).astype(np.float32)
-        )
+        for _, right in mixture.factors:
+            right += torch.from_numpy(rng.standard_normal(right.shape).astype(np.float32))
     return mixture
 
 
-def dense(mixture: Mixture) -> np.ndarray:
+def dense(mixture: Mixture, which: int = 0) -> np.ndarray:
     """The definition: softmax of start logits plus the product of the factors."""
     start = mixture.start_weights.toarray()
     empty = start.sum(axis=1) == 0
     start = 0.99 * start + 0.01 / start.shape[1]
     start[empty] = 1 / start.shape[1]
-    logits = np.log(start) + (mixture.left @ mixture.right).detach().numpy()
+    left, right = mixture.factors[which]
+    logits = np.log(start) + (left @ right).detach().numpy()
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("untied", [False, True])
-@pytest.mark.parametrize("loss", ["each", "summed"])
-def test_loss_equals_a_loop_over_pairs(untied: bool, loss: str) -> None:
-    made = world(untied)
-    mixture, settings = disturbed(made), Cw2vSettings(loss=loss, batch=40, pairs=40)
-    weights, copies = dense(mixture), dict(made.vocab.matched.tolist())
+@pytest.mark.parametrize("head", ["tied", "own", "input"])
+@pytest.mark.parametrize("loss", ["each", "summed", "softmax"])
+def test_loss_equals_a_loop_over_pairs(head: str, loss: str) -> None:
+    made = world(head != "tied")
+    settings = Cw2vSettings.parse({"loss": loss, "batch": 40, "pairs": 40})
+    mixture = disturbed(made, own_head=head == "own")
+    assert len(mixture.factors) == (2 if head == "own" else 1)
+    mixes, copies = [dense(mixture), dense(mixture, int(head == "own"))], dict(made.vocab.matched.tolist())
+    assert head != "own" or abs(mixes[0] - mixes[1]).max() > 0.1
     place = {int(token): number for number, token in enumerate(mixture.ids)}
-    head = made.rows if made.head_rows is None else made.head_rows
+    matrices = [made.rows, made.rows if made.head_rows is None else made.head_rows]
 
-    def row(token: int, matrix: np.ndarray) -> np.ndarray:
-        return weights[place[token]] @ matrix[mixture.used] if token in place else matrix[copies[token]]
+    def row(token: int, which: int) -> np.ndarray:
+        if token in place:
+            return mixes[which][place[token]] @ matrices[which][mixture.used]
+        return matrices[which][copies[token]]
 
     def log_sigmoid(x: float) -> float:
         return float(-np.log1p(np.exp(-x)))
 
     (batch,) = _Stream(made, settings, made.corpus).batches()
-    expected = []
+    assert batch[2].shape == (40, 0 if loss == "softmax" else 5)
+    expected, everything = [], sorted({*place, *copies})
     for centre, around, negative in zip(*batch):
-        middle = row(centre, made.rows)
-        against = [middle @ row(n, head) for n in negative]
-        away = sum(log_sigmoid(-x) for x in against) if loss == "each" else log_sigmoid(-sum(against))
-        expected.append(-log_sigmoid(middle @ row(around, head)) - away)
+        middle = row(centre, 0)
         assert centre in place or around in place
+        if loss == "softmax":
+            scores = [middle @ row(other, 1) for other in everything]
+            expected.append(np.logaddexp.reduce(scores) - middle @ row(around, 1))
+            continue
+        against = [middle @ row(n, 1) for n in negative]
+        away = sum(log_sigmoid(-x) for x in against) if loss == "each" else log_sigmoid(-sum(against))
+        expected.append(-log_sigmoid(middle @ row(around, 1)) - away)
     assert train(mixture, iter([batch]), settings)[0] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def test_blocks_of_weights_change_neither_rows_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    for block in (1 << 23, 1000):
-        monkeypatch.setattr(_mixture, "_BLOCK", block)
-        made = world(True)
-        mixture = disturbed(made)
-        tokens = np.concatenate([made.vocab.new, made.vocab.new[:5], made.vocab.overlap[:7, 0]])
-        rows = mixture.rows_of(tokens)
-        (rows.input.square().sum() + (rows.output * rows.input.sin()).sum()).backward()
-        assert mixture.left.grad is not None and mixture.right.grad is not None
-        found.append([rows.input.detach(), rows.output.detach(), mixture.left.grad, mixture.right.grad])
-        assert all(part.abs().max() > 0 for part in found[-1])
-    for whole, parts in zip(*found):
-        np.testing.assert_allclose(whole.numpy(), parts.numpy(), atol=1e-4)
-    expected = dense(mixture) @ made.rows[mixture.used]
-    np.testing.assert_allclose(found[0][0][: len(made.vocab.new)], expected, atol=1e-5)
+@pytest.mark.parametrize(("block", "kept"), [(1 << 20, 1 << 27), (1, 1 << 27), (1, 0)])
+def test_rows_and_gradients_are_those_of_the_definition(
+    block: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64 against autograd through the whole softmax, in one block and many, kept or computed anew."""
+    monkeypatch.setattr(_mixture, "_BLOCK", block)
+    monkeypatch.setattr(_mixture, "_KEPT", kept)
+    mixture, rng = disturbed(world()), np.random.default_rng(0)
+    numbers = np.arange(len(mixture.ids))
+    start = mixture.start_weights[numbers]
+    assert len(numbers) > 128, "more than two blocks"
+    full = 0.99 * start.toarray() + 0.01 / start.shape[1]
+    full[np.diff(start.indptr) == 0] = 1.0
+    left, right = (f.detach().double().requires_grad_() for f in mixture.factors[0])
+    pool = mixture.pools[0].double()
+    given = torch.from_numpy(rng.standard_normal((len(numbers), pool.shape[1])))
+    plain = torch.softmax(torch.from_numpy(np.log(full)) + left @ right, dim=1) @ pool
+    expected = torch.autograd.grad((plain * given).sum(), [left, right])
+    made = mixed_rows(
+        left, right, pool, start, torch.log1p(torch.from_numpy(start.data) * 99 * start.shape[1])
+    )
+    np.testing.assert_allclose(made.detach(), plain.detach(), atol=1e-12)
+    for found, wanted in zip(torch.autograd.grad((made * given).sum(), [left, right]), expected):
+        assert wanted.abs().max() > 0.1
+        np.testing.assert_allclose(found, wanted, atol=1e-10)
+    assert mixture._raised(start).numpy() == pytest.approx(
+        np.log1p(99 * start.shape[1] * start.data), rel=1e-6
+    )
+
+
+def test_copied_and_mixed_rows_stand_in_their_places() -> None:
+    made = world(True)
+    mixture = disturbed(made, own_head=True)
+    tokens = np.concatenate([made.vocab.new, made.vocab.new[:5], made.vocab.overlap[:7, 0]])
+    for which, matrix in enumerate((made.rows, made.head_rows)):
+        assert matrix is not None
+        rows = mixture.rows(tokens, which).detach().numpy()
+        expected = dense(mixture, which) @ matrix[mixture.used]
+        np.testing.assert_allclose(rows[: len(made.vocab.new)], expected, atol=1e-5)
+        assert np.array_equal(rows[len(made.vocab.new) :][:5], rows[:5])
+        assert np.array_equal(rows[-7:], matrix[made.vocab.overlap[:7, 1]])
+        np.testing.assert_allclose(
+            mixture.weights(np.arange(len(mixture.ids)), which).numpy(), dense(mixture, which), atol=1e-6
+        )
+
+
+def test_bfloat16_rounds_only_what_training_has_changed() -> None:
+    mixture = disturbed(world())
+    tokens, steps = mixture.ids, []
+    exact = mixture.rows(tokens)
+    start = torch.from_numpy(mixture.start_weights.toarray()).float() @ mixture.pools[0]
+    given = torch.from_numpy(np.random.default_rng(1).standard_normal(exact.shape).astype(np.float32))
+    mixture.bf16 = True
+    rough = mixture.rows(tokens)
+    change = (exact - start).norm(dim=1)
+    error = (rough - exact).norm(dim=1)
+    assert (error < 0.01 * change + 1e-6).all() and error.max() > 1e-6
+    for rows in (exact, rough):
+        for factor in mixture.parameters:
+            factor.grad = None
+        (rows * given).sum().backward()
+        steps.append([factor.grad.clone() for factor in mixture.parameters])  # type: ignore[union-attr]
+    for one, other in zip(*steps):
+        assert (one - other).norm() < 0.02 * one.norm()
+    assert not bf16_pays(8000 * 256), "small sources stay as they are"
+
+
+@pytest.mark.parametrize("head", ["own", "input"])
+def test_an_untied_head_has_mixtures_of_its_own_unless_told(head: str) -> None:
+    made = world(True)
+    assert made.head_rows is not None
+    settings = QUICK.model_copy(update={"head": head})
+    mix = cw2v(made, settings).check()
+    plain = mix.apply(made.rows, rng=np.random.default_rng(0))
+    bias = np.arange(len(made.rows), dtype=np.float64)
+    finished = mix.with_mean(made.vocab.new[:3]).with_copies(made.vocab.overlap).check()
+    rows, heads = (
+        finished.apply(matrix, rng=np.random.default_rng(0), which=which)  # type: ignore[arg-type]
+        for matrix, which in ((made.rows, "input"), (made.head_rows, "head"))
+    )
+    pairs, new = made.vocab.overlap, made.vocab.new[3:]
+    for filled, matrix in ((rows, made.rows), (heads, made.head_rows)):
+        assert np.array_equal(filled[pairs[:, 0]], matrix[pairs[:, 1]])
+        np.testing.assert_allclose(filled[made.vocab.new[0]], matrix.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(rows[new], plain[new], atol=1e-6)
+    if head == "input":
+        assert type(mix) is RowMix
+        return
+    assert isinstance(mix, TwoMixes)
+    other = mix.of_head
+    assert other.weights.data.min() > 0 and abs(other.weights - mix.weights).max() > 1e-3
+    np.testing.assert_allclose(heads[new], other.weights[new] @ made.head_rows, atol=1e-6)
+    np.testing.assert_allclose(finished.apply_bias(bias)[new], other.weights[new] @ bias, atol=1e-9)
 
 
 def test_without_training_it_is_the_mean_of_pieces() -> None:
@@ -141,9 +231,9 @@ def test_a_token_moves_towards_the_row_of_its_only_neighbour() -> None:
     negatives = rng.choice(overlap[1:], (400, 5))
     mixture = Mixture.start(made, "uniform", 4)
     settings = Cw2vSettings(learning_rate=0.05)
-    before = mixture.rows_of(np.array([new])).input.detach().numpy()[0]
+    before = mixture.rows(np.array([new])).detach().numpy()[0]
     train(mixture, ((pairs[:, 0], pairs[:, 1], negatives) for _ in range(60)), settings)
-    after = mixture.rows_of(np.array([new])).input.detach().numpy()[0]
+    after = mixture.rows(np.array([new])).detach().numpy()[0]
     copies = dict(made.vocab.matched.tolist())
     friend, foes = made.rows[copies[overlap[0]]], made.rows[[copies[t] for t in overlap[1:]]]
     assert after @ friend > before @ friend + 1

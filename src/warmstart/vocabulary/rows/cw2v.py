@@ -13,6 +13,7 @@ from warmstart.foundation.settings import Settings
 from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.rows._base import RowContext, initialisers
 from warmstart.vocabulary.rows._mixture import Mixture
+from warmstart.vocabulary.two_mixes import TwoMixes
 
 if TYPE_CHECKING:
     import torch
@@ -31,16 +32,24 @@ class Cw2vSettings(Settings):
     """Tokens on each side that count as context."""
     negatives: int = Field(default=5, ge=1)
     """Negative samples per pair, drawn from the unigram distribution to the power of 3/4."""
-    loss: Literal["each", "summed"] = "each"
+    loss: Literal["each", "summed", "softmax"] = "each"
     """`each` negative has a log-sigmoid of its own, which is skip-gram. `summed`: one of the sum of all their
-    products, as the released code has it."""
+    products, as the released code for RoBERTa has it. `softmax`: no negatives, but the cross-entropy of the
+    context among all tokens, as in the released code for LLaMA (there with `window: 1`); every new row is
+    computed at every step, `batch` times the vocabulary's logits are in memory."""
+    head: Literal["own", "input"] = "own"
+    """Mixtures of an untied head: their own, or those of the input rows."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """Of Adam, constant."""
     batch: int = Field(default=1024, ge=1)
     """Pairs per step."""
     pairs: int = Field(default=200_000, ge=0)
     """Pairs trained on in all; 0 leaves the start as it is. 1024 pairs with 1,000 different new tokens among
-    them, over 32,000 source tokens of width 512, take 2.5 seconds of one core."""
+    them, over 32,000 source tokens of width 512, take 1.5 seconds of one core (0.6 in bfloat16)."""
+    bf16: bool | None = None
+    """Whether the large products of training are made in bfloat16; the rows of the start and the finished
+    mixture are not. By default where the source matrix has more than 8 million numbers and the processor
+    has instructions for it."""
     max_bytes: int = Field(default=5_000_000, ge=1)
     """UTF-8 bytes of text used at most; it is read again until all pairs are done."""
     top_k: int = Field(default=32, ge=1)
@@ -66,20 +75,23 @@ def cw2v(context: RowContext, settings: Cw2vSettings) -> RowMix:
     pieces. The paper starts from factors uniform in 0..1, whose softmax is peaked on some 18 random tokens.
     Tokens that the text does not show keep their start; without pieces they are drawn from N(mu, sd).
 
-    Differences from the released code: one mixture for input and head rows, trained in both places (there,
-    two); negatives one by one (`loss: summed` for theirs); rows of A are computed once per step (there, once
-    per pair), only for the new tokens in it and in blocks of bounded size; the finished rows keep `top_k`
-    sources, which moves them by the mass that is cut off. The variant with a softmax over the whole
-    vocabulary is not offered.
+    In an untied model centres are input rows and contexts and negatives head rows, and each place has
+    mixtures of its own, A_in and A_out (`head: input`: the input's in both); a tied one has one.
+
+    Differences from the released code: negatives one by one (`loss: summed` for theirs); rows of A are
+    computed once per step (there, once per pair), only for the new tokens in it and in blocks of bounded
+    size; the finished rows keep `top_k` sources, which moves them by the mass that is cut off. Its softmax
+    (`loss: softmax`) is over the new vocabulary, there over the old one and the new tokens.
 
     Returns:
-        Convex weights, `(V_target, V_source)`, at most `top_k` per row.
+        Convex weights, `(V_target, V_source)`, at most `top_k` per row; others for an untied head.
 
     Raises:
         UserError: No text, or a text without any new token.
     """
     corpus = context.need("corpus", "cw2v")
-    mixture = Mixture.start(context, settings.start, settings.rank)
+    untied = context.head_rows is not None and settings.head == "own"
+    mixture = Mixture.start(context, settings.start, settings.rank, own_head=untied, bf16=settings.bf16)
     stream = _Stream(context, settings, corpus)
     seen = stream.counts[mixture.ids] > 0
     if not seen.any():
@@ -91,7 +103,8 @@ def cw2v(context: RowContext, settings: Cw2vSettings) -> RowMix:
     train(mixture, stream.batches(), settings)
     mixture.keep_start(np.flatnonzero(~seen))
     filled = seen | mixture.has_pieces
-    return mixture.as_mix(context.shape, filled, settings.top_k)
+    mixes = [mixture.as_mix(context.shape, filled, settings.top_k, which) for which in range(1 + untied)]
+    return TwoMixes.of(*mixes) if untied else mixes[0]
 
 
 def train(mixture: Mixture, batches: Iterator[tuple[np.ndarray, ...]], settings: Cw2vSettings) -> list[float]:
@@ -105,19 +118,32 @@ def train(mixture: Mixture, batches: Iterator[tuple[np.ndarray, ...]], settings:
     import torch
 
     optimizer = torch.optim.Adam(mixture.parameters, lr=settings.learning_rate)
+    everything = np.union1d(mixture.ids, np.flatnonzero(mixture.source >= 0))
     losses = []
     for centre, around, negative in batches:
-        rows = mixture.rows_of(np.concatenate([centre, around, negative.ravel()]))
-        b, k = negative.shape
-        middle = rows.input[:b]
-        positive = (middle * rows.output[b : 2 * b]).sum(dim=1)
-        against = torch.einsum("bd,bkd->bk", middle, rows.output[2 * b :].view(b, k, -1))
-        loss = skipgram_loss(positive, against, settings.loss)
+        if settings.loss == "softmax":
+            middle, others = _both(mixture, centre, everything)
+            goal = torch.from_numpy(np.searchsorted(everything, around))
+            loss = torch.nn.functional.cross_entropy(middle @ others.T, goal)
+        else:
+            b, k = negative.shape
+            middle, others = _both(mixture, centre, np.concatenate([around, negative.ravel()]))
+            positive = (middle * others[:b]).sum(dim=1)
+            against = (others[b:].view(b, k, -1) @ middle[:, :, None])[:, :, 0]
+            loss = skipgram_loss(positive, against, settings.loss)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses
+
+
+def _both(mixture: Mixture, centres: np.ndarray, others: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input rows of the centres and head rows of the others; where these are one matrix, made at once."""
+    if len(mixture.matrices) > 1:
+        return mixture.rows(centres), mixture.rows(others, 1)
+    rows = mixture.rows(np.concatenate([centres, others]))
+    return rows[: len(centres)], rows[len(centres) :]
 
 
 def skipgram_loss(
@@ -181,7 +207,8 @@ class _Stream:
         return self._rng.permutation(np.concatenate(found))
 
     def _negatives(self, count: int) -> np.ndarray:
-        drawn = self._rng.random((count, self.settings.negatives))
+        wanted = 0 if self.settings.loss == "softmax" else self.settings.negatives
+        drawn = self._rng.random((count, wanted))
         places = np.searchsorted(self._cumulative, drawn, side="right")
         return np.minimum(places, len(self._cumulative) - 1)
 
