@@ -65,6 +65,38 @@ def test_loss_is_cross_entropy_over_all_rows_plus_the_norm(only_tools: bool) -> 
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+def test_the_head_alone_gives_the_gradient_that_the_whole_model_would() -> None:
+    """Rows of tools, which are never read, of a tied and an untied matrix; nothing else gets one."""
+    for tied in (True, False):
+        made, reader = objective(penalty=0.2), model(tied=tied, attention_dropout=0.0)
+        made.prepare(reader, torch.device("cpu"))
+        with torch.no_grad():
+            reader.lm_head.weight[TOOLS] += 0.1
+        batch = made.collate(blocks(), np.random.default_rng(0))
+        total, _ = made.loss(reader, batch)
+        total.backward()
+        ours = {n: p.grad.clone() for n, p in reader.named_parameters() if p.grad is not None}
+        assert set(ours) == {"model.embed_tokens.weight" if tied else "lm_head.weight"}
+        reader.zero_grad()
+        logits = reader(input_ids=batch["input_ids"]).logits[:, :-1].flatten(0, 1)
+        expected = F.cross_entropy(
+            logits, batch["labels"][:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        )
+        distance = (reader.lm_head.weight[TOOLS] - made.prior).square().sum().sqrt()
+        (expected + 0.2 * 2 * distance).backward()
+        assert total.item() == pytest.approx((expected + 0.4 * distance).item(), rel=1e-12)
+        torch.testing.assert_close(*(g[TOOLS] for g in (ours.popitem()[1], reader.lm_head.weight.grad)))
+
+
+def test_a_call_left_out_is_read_and_not_asked_and_padding_is_cut() -> None:
+    marked = mark_calls([5, 6, 7, 8], [(1, 3, -1), (3, 4, 20)])
+    assert marked.tolist() == [[5, 6, 7, 8], [5, -1, -1, 20]]
+    long = np.pad(marked, ((0, 0), (0, 5)), constant_values=-1)[None]
+    batch = objective(only_tools=False).collate(long, np.random.default_rng(0))
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8]]
+    assert batch["labels"].tolist() == [[5, -100, -100, 20]]
+
+
 def test_at_the_prior_the_penalty_has_no_gradient() -> None:
     made, reader = objective(penalty=1e6), model(attention_dropout=0.0)
     made.prepare(reader, torch.device("cpu"))
@@ -89,6 +121,11 @@ def test_prior_is_the_mean_state_of_the_bare_name() -> None:
     torch.testing.assert_close(rows.norm(dim=1), torch.full((3,), 32**-0.5))
     with_bos = tool_prior(reader, tokenizer, ["add"], bos=True, scale=1.0)
     torch.testing.assert_close(with_bos[0], later / later.norm())
+    spaced = tool_prior(reader, tokenizer, ["<add>"], space=True)
+    with torch.no_grad():
+        ids = tokenizer(" add", add_special_tokens=False, return_tensors="pt")["input_ids"]
+        mean = reader.model(input_ids=ids).last_hidden_state[0].mean(0)
+    torch.testing.assert_close(spaced[0], mean / mean.norm() / 32**0.5)
     with pytest.raises(UserError, match="'<>' is empty"):
         tool_prior(reader, tokenizer, ["<>"])
     with pytest.raises(UserError, match="3 rows for 2 tools"):

@@ -46,6 +46,9 @@ class ToolRows(Causal):
     the text of the call, whose first token has the tool as its label and whose other tokens have none (see
     [`mark_calls`][warmstart.objectives.tool_rows.mark_calls]).
 
+    The model below the head is read without dropout and without a gradient: nothing of it learns, and since
+    tools are never read, their rows of a tied matrix get the same gradient as they would with one.
+
     P is by default the rows with which training begins, which are meant to be
     [`tool_prior`][warmstart.objectives.tool_rows.tool_prior]. The gradient of the norm at W = P is taken as
     zero. At use, the paper adds a constant between 2.7 and 10 to the tools' logits, tuned for each task; a
@@ -104,7 +107,9 @@ class ToolRows(Causal):
         if self.settings.only_tools and len(self.tools):
             labels = np.where(np.isin(labels, self.tools), labels, -100)
         inputs = np.maximum(ids, 0).astype(np.int64)
-        return {"input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+        width = max(1, int((ids >= 0).any(axis=0).sum()))  # padding at the end of all texts is not computed
+        found = {"input_ids": inputs, "labels": labels}
+        return {k: torch.from_numpy(np.ascontiguousarray(v[:, :width])) for k, v in found.items()}
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], companions: nn.Module | None = None
@@ -112,11 +117,27 @@ class ToolRows(Causal):
         """Summed loss of the labels plus N times the penalty, and N, the number of labels."""
         import torch
 
-        total, count = super().loss(model, batch, companions)
+        total, count = self._read(model, batch) if len(self.tools) else super().loss(model, batch, companions)
         if self.prior is None or not self.settings.penalty:
             return total, count
         distance = torch.linalg.vector_norm(self._rows(model) - self.prior)
         return total + self.settings.penalty * count * distance.to(total), count
+
+    def _read(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss as a function of the head alone."""
+        import torch
+
+        from warmstart.evaluation.head import head_of
+        from warmstart.objectives._hidden import hidden_states, next_token_nll
+
+        ids = batch["input_ids"]
+        head = head_of(model, {"input_ids": ids[:, : min(2, ids.shape[1])]})
+        if head.linear is None:  # the model's own code makes the logits
+            return super().loss(model, batch)
+        with torch.no_grad():
+            (hidden,) = hidden_states(model, ids)
+        total, number = next_token_nll(head, hidden, self.targets(batch["labels"]))
+        return total, total.new_tensor(float(number))
 
 
 def mark_calls(ids: Sequence[int], calls: Iterable[tuple[int, int, int]]) -> np.ndarray:
@@ -124,7 +145,8 @@ def mark_calls(ids: Sequence[int], calls: Iterable[tuple[int, int, int]]) -> np.
 
     Args:
         ids: The text, in which each call is written out.
-        calls: First place, place behind the last, and tool id of each call.
+        calls: First place, place behind the last, and tool id of each call; -1 as the id leaves a call out:
+            its text is read, and nothing is predicted there.
 
     Raises:
         UserError: Calls overlap or lie outside of the text.
@@ -144,6 +166,7 @@ def tool_prior(
     texts: Sequence[str],
     *,
     bos: bool = False,
+    space: bool = False,
     scale: float | None = None,
 ) -> Tensor:
     """Prior rows (K, H) of tools from their names or descriptions.
@@ -159,6 +182,8 @@ def tool_prior(
         texts: One per tool.
         bos: Read the beginning-of-text token first and leave out its state. Without it, as in the released
             code, the first place of the name is the atypical one (all later places attend to it).
+        space: Put a space before the text, as words have one in running text: byte-level tokenizers cut a
+            name without it as the rest of a longer word.
         scale: Divisor of the unit vectors, `sqrt(H)` by default; the released code has `sqrt(5120)` for
             models of all sizes.
 
@@ -169,11 +194,7 @@ def tool_prior(
 
     from warmstart.objectives._hidden import hidden_states
 
-    plain = [text.strip().strip("<>[](){}").strip() for text in texts]
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in plain]
-    for text, row in zip(texts, ids):
-        if not row:
-            raise UserError(f"the tool text {text!r} is empty")
+    ids = [name_ids(tokenizer, text, space=space) for text in texts]
     head = []
     if bos:
         if tokenizer.bos_token_id is None:
@@ -187,3 +208,16 @@ def tool_prior(
             found.append(mean / mean.norm())
     rows = torch.stack(found)
     return rows / (math.sqrt(rows.shape[1]) if scale is None else scale)
+
+
+def name_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, space: bool = False) -> list[int]:
+    """Tokens of a tool's name or description without brackets around it and without special tokens.
+
+    Raises:
+        UserError: Nothing is left.
+    """
+    plain = text.strip().strip("<>[](){}").strip()
+    ids = tokenizer(f" {plain}" if space and plain else plain, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UserError(f"the tool text {text!r} is empty", where="tools", fix="give each tool a name")
+    return list(ids)
