@@ -46,6 +46,18 @@ def test_coefficients_equal_the_loop(shape: tuple[int, int, int], unit_atoms: bo
     assert sizes[0] == 0 and sizes[1] == (1 if unit_atoms else sizes[1]) and sizes.max() <= min(shape)
 
 
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of five atoms, the last one shorter."""
+    rng = np.random.default_rng(3)
+    atoms = rng.standard_normal((24, 12)) * rng.uniform(0.2, 5, (24, 1))
+    goals = rng.standard_normal((20, 12))
+    monkeypatch.setattr("warmstart.vocabulary.rows.omp._TILE", 5)
+    for unit_atoms in (True, False):
+        found = pursuit(goals, atoms, 6, unit_atoms=unit_atoms).toarray()
+        for goal, got in zip(goals, found):
+            np.testing.assert_allclose(got, naive(goal, atoms, 6, 1e-3, unit_atoms), atol=1e-8)
+
+
 def test_atoms_that_repeat_each_other_end_the_search_instead_of_dividing_by_nothing() -> None:
     rng = np.random.default_rng(0)
     plane = rng.standard_normal((2, 8))
