@@ -26,7 +26,7 @@ The rows of both sides are compared at the end, except those drawn at random:
 A peer that is not installed is left out, and the table says so. Two of them want fastText, which often
 fails to build; they then go in with `--no-deps`, and their other needs by hand.
 
-    pip install -c constraints.txt 'warmstart[peers]'
+    pip install -c constraints.txt '.[peers]'
     python benchmarks/rows_speed.py                      # half an hour, nearly all of it OMP
     python benchmarks/rows_speed.py --methods wechsel focus clp --rounds 3
     python benchmarks/rows_speed.py --quick              # a tenth of the tokens on both sides
