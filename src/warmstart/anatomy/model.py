@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from warmstart.anatomy import counting, matching
 from warmstart.anatomy.building import build_tensors, config_names, layer_counts, measure
@@ -15,6 +15,7 @@ from warmstart.anatomy.groups import AxisGroup, VocabularySites, axis_groups
 from warmstart.anatomy.notation import Tensor, TensorSpec
 from warmstart.anatomy.tables import FamilyTable, table_for
 from warmstart.foundation.errors import UserError, nearest
+from warmstart.foundation.tasks import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -59,9 +60,9 @@ class Anatomy:
         return config_names(self.table, self.config, self.tied)
 
     @property
-    def task(self) -> Literal["causal", "masked", "seq2seq"]:
+    def task(self) -> Task:
         """What the language model of this config predicts."""
-        task: Literal["causal", "masked", "seq2seq"] = evaluate(self.table.task, self.names)
+        task: Task = evaluate(self.table.task, self.names)
         return task
 
     @property

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.tasks import Task
 
-Task = Literal["causal", "masked", "seq2seq"]
 AUTO_CLASS: dict[Task, str] = {
     "causal": "AutoModelForCausalLM",
     "masked": "AutoModelForMaskedLM",

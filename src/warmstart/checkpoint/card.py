@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from warmstart.checkpoint.architecture import AUTO_CLASS, PIPELINE, PIPELINE_OF_ENCODER, Task
+from warmstart.checkpoint.architecture import AUTO_CLASS, PIPELINE, PIPELINE_OF_ENCODER
 from warmstart.checkpoint.lineage import Lineage, tree_lines
+from warmstart.foundation.tasks import Task
 
 CARD_KEYS = frozenset({"title", "summary", "language", "license", "tags", "datasets", "metrics", "relation"})
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from warmstart.checkpoint import stamps, tokens
 from warmstart.checkpoint.architecture import (
-    Task,
     auto_class,
     lacks_masked_head,
     own_class,
@@ -25,6 +24,7 @@ from warmstart.checkpoint.lineage import Lineage, read_lineage
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.progress import note
 from warmstart.foundation.settings import digest
+from warmstart.foundation.tasks import Task
 
 if TYPE_CHECKING:
     import torch

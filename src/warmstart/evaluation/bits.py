@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from warmstart.evaluation.words import chosen_words, word_spans
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.tasks import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +53,7 @@ def bits_per_byte(
     tokenizer: PreTrainedTokenizerBase,
     texts: Iterable[str],
     *,
-    task: Literal["causal", "masked", "seq2seq"],
+    task: Task,
     context_length: int,
     stride: int | None = None,
     batch_tokens: int = 4096,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from warmstart.foundation.registry import Registry
+from warmstart.foundation.tasks import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-Task = Literal["causal", "masked", "seq2seq"]
-AUTO_CLASSES: dict[Task, str] = {
-    "causal": "AutoModelForCausalLM",
-    "masked": "AutoModelForMaskedLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-}
 USUAL: dict[Task, str] = {"causal": "causal", "masked": "masked", "seq2seq": "span"}
 """What the objective `auto` stands for."""
 
@@ -64,7 +59,9 @@ class Objective(ABC):
     @property
     def auto_class(self) -> str:
         """Name of the transformers class that loads a model for this objective."""
-        return AUTO_CLASSES[self.task]
+        from warmstart.checkpoint.architecture import AUTO_CLASS
+
+        return AUTO_CLASS[self.task]
 
     def companions(self, model: nn.Module) -> nn.Module | None:
         """Modules that learn beside `model` and are dropped on save, such as a second head; made once.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from warmstart.foundation.contracts import Suite
 from warmstart.foundation.registry import Entry
-from warmstart.objectives._base import AUTO_CLASSES, Objective, objectives
+from warmstart.foundation.tasks import Task
+from warmstart.objectives._base import Objective, objectives
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +29,7 @@ _TEXT = (
 @objective_checks.check()
 def states_its_task(entry: Entry[type[Objective]]) -> None:
     """The class says which kind of model can be asked."""
-    assert entry.target.task in AUTO_CLASSES, f"task {getattr(entry.target, 'task', None)!r}"
+    assert entry.target.task in get_args(Task), f"task {getattr(entry.target, 'task', None)!r}"
 
 
 @objective_checks.check()

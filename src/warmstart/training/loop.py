@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import lock
+from warmstart.foundation.tasks import Task
 from warmstart.training.batches import Blocks, StepBatches
 from warmstart.training.engine import Engine
 from warmstart.training.identity import identity_of
@@ -136,7 +137,7 @@ def make_objective(
             that it has no use for are left out.
     """
     from warmstart.objectives import objectives
-    from warmstart.objectives._base import USUAL, Task
+    from warmstart.objectives._base import USUAL
 
     table = {"name": settings.objective} if isinstance(settings.objective, str) else dict(settings.objective)
     name = table.pop("name", "auto")

@@ -10,6 +10,7 @@ from warmstart.corpus.settings import CorpusSettings
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.registry import Entry
 from warmstart.foundation.settings import Settings
+from warmstart.foundation.tasks import Task
 
 Kind = Literal["bpe", "unigram", "wordpiece", "bytes"]
 
@@ -144,7 +145,7 @@ class InitialiseSettings(_ForTokenizer):
     """Checkpoint whose architecture and sizes are taken; none of its weights are."""
     config: dict[str, Any] = {}
     """`model_type` and sizes (`hidden_size`, …) as in a config.json; with `like`, what differs from it."""
-    task: Literal["causal", "masked", "seq2seq"] | None = None
+    task: Task | None = None
     """What the model is for; that of `like`, else what is usual for the model type."""
     pad_to_multiple_of: int = Field(default=1, ge=1)
     """Round the number of rows up to this multiple."""

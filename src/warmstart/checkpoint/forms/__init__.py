@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from warmstart.checkpoint.architecture import Task
+    from warmstart.foundation.tasks import Task
 
 NOTE = "form.json"
 

@@ -19,7 +19,7 @@ from warmstart.training.settings import TrainSettings
 if TYPE_CHECKING:
     from warmstart.checkpoint import Lineage
     from warmstart.corpus import Document
-    from warmstart.objectives._base import Task
+    from warmstart.foundation.tasks import Task
 
 
 class TrainStep(TrainSettings):
