@@ -21,6 +21,7 @@ from warmstart.training.batches import StepBatches
 from warmstart.training.engine import Engine
 from warmstart.training.identity import check_same_run
 from warmstart.training.interrupt import Interrupted, StopRequest
+from warmstart.training.losses import LossSums, mean
 from warmstart.training.plan import Plan
 from warmstart.training.randomness import random_state, set_random_state, untouched_randomness
 from warmstart.training.result import TrainResult
@@ -87,9 +88,7 @@ class Run:
         self.state.identity = self.identity
         if self.engine.is_main:
             self.events.rewind(self.state.log_position)
-        self._window, self._logged = (
-            torch.tensor(sums, dtype=torch.float64) for sums in (self.state.window, self.state.logged)
-        )
+        self.losses = LossSums(self.state.logged, self.state.window)
         self._first = self.state.step, self.state.seconds
         if self.engine.accelerator.log_with:
             plain = {k: v for k, v in self.settings.model_dump().items() if isinstance(v, str | int | float)}
@@ -159,8 +158,7 @@ class Run:
             state.seconds = self.engine.share(state.seconds)
         state.step += 1
         state.measure = self.plan.measure_now(state.step, state.seconds, before)
-        self._window = self._window.to(outcome.sums) + outcome.sums
-        self._logged = self._logged.to(outcome.sums) + outcome.sums
+        self.losses.add(outcome.sums)
         self._norm = outcome.norm
         if state.step % self.settings.logging_steps == 0:
             self._log(rate)
@@ -180,15 +178,12 @@ class Run:
 
     def _show(self, task: Task) -> None:
         if self.engine.device.type == "cpu" or self.state.step % self.settings.logging_steps == 0:
-            self._loss = _mean(self._logged) or self._loss
             share = self.plan.progress(self.state.step, self.state.seconds)
-            task.update(share, f"{self._tokens_per_second():,.0f} tokens/s  loss {self._loss:.3f}")
-
-    _loss: float = math.nan
+            task.update(share, f"{self._tokens_per_second():,.0f} tokens/s  loss {self.losses.shown():.3f}")
 
     def _log(self, rate: float) -> None:
         self._settle()
-        loss = _mean(self._logged)
+        loss = mean(self.losses.logged)
         if loss is None or not math.isfinite(loss):
             raise self._not_finite()
         values = {
@@ -200,7 +195,7 @@ class Run:
         if self.engine.is_main:
             self.events.append("train", step=self.state.step, tokens=self._tokens, **values)
         self._track(values)
-        self._loss, self._logged = loss, torch.zeros_like(self._logged)
+        self.losses.end_line()
 
     def _measure(self) -> None:
         """Evaluate, and add the point to curve, log and trackers."""
@@ -222,13 +217,13 @@ class Run:
                 seconds=self.state.seconds,
                 flops=self._tokens * self.flops_per_token,
                 bpb=value,
-                train_loss=_mean(self._window),
+                train_loss=mean(self.losses.window),
             )
             if self.engine.is_main:
                 self.events.append("evaluation", **point.model_dump())
             self._track({"eval_bpb": value})
             self.state.points.append(point)
-        self._window = torch.zeros_like(self._window)
+        self.losses.end_window()
         self.state.measure = False
 
     def _track(self, values: dict[str, float]) -> None:
@@ -258,7 +253,7 @@ class Run:
         if self._saved_step == state.step:
             return
         self._settle()
-        state.window, state.logged = _pair(self._window), _pair(self._logged)
+        state.window, state.logged = self.losses.window, self.losses.logged
         if not all(map(math.isfinite, (*state.window, *state.logged))):
             raise self._not_finite()
         state.random = self._random_states()
@@ -295,13 +290,3 @@ class Run:
             interrupted=interrupted,
             steps=self.state.step,
         )
-
-
-def _mean(sums: torch.Tensor) -> float | None:
-    nll, targets = _pair(sums)
-    return nll / targets if targets else None
-
-
-def _pair(sums: torch.Tensor) -> tuple[float, float]:
-    first, second = sums.tolist()
-    return first, second
