@@ -147,3 +147,15 @@ def test_settings_inside_settings_count_and_chosen_words_do_not(
 def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint folder does not exist"):
         inputs_of(ClpSettings(helper=str(tmp_path / "nothing")))
+
+
+def test_two_texts_of_one_name_are_both_recorded(world: Path, tmp_path: Path) -> None:
+    texts = {}
+    for setting, words in (("corpus", "some words"), ("source_corpus", "other words")):
+        file = tmp_path / setting / "text.txt"
+        file.parent.mkdir()
+        file.write_text("\n".join(f"{words} {number}" for number in range(99)))
+        texts[setting] = str(file)
+    data = recorded(made(world, tmp_path / "out", initialiser="mean-of-pieces", **texts)).data
+    label = next(name.removeprefix("source_corpus ") for name in data if name.startswith("source_corpus "))
+    assert data[label] != data[f"source_corpus {label}"]

@@ -157,12 +157,14 @@ def _context(
     for name in corpora:
         if (given := getattr(settings, name)) is not None:
             corpora[name] = open_corpus(given)
-            data[corpora[name].name] = corpora[name].fingerprint
+            label = corpora[name].name
+            data[f"{name} {label}" if label in data else label] = corpora[name].fingerprint
     for name in pairs:
         if (given := getattr(settings, name)) is not None:
             opened = open_pairs(given)
             pairs[name] = list(opened)
-            data[Path(given).name if Path(given).exists() else given] = opened.fingerprint
+            label = Path(given).name if Path(given).exists() else given
+            data[f"{name} {label}" if label in data else label] = opened.fingerprint
     vocab = VocabMap.build(
         source, target, source_size=rows.shape[0], target_size=size, fuzzy=settings.fuzzy_overlap
     )
