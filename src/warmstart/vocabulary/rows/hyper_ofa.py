@@ -24,7 +24,8 @@ class HyperOfaSettings(WordVectorSettings):
     however a tokenizer cuts them."""
     coordinates: int | None = Field(default=None, ge=1)
     """Write that many coordinates of a row in the singular directions of the source's rows instead of the
-    row (paper: 100, 200 or 400, in a model with factorised embeddings; here they are multiplied out)."""
+    row (paper: 100, 200 or 400, in a model with factorised embeddings; here they are multiplied out). Of a
+    source with factorised rows the network writes the coordinates in any case."""
 
 
 class BagMix(ComputedMix):

@@ -35,7 +35,9 @@ def ofa(context: RowContext, settings: OfaSettings) -> RowMix:
     `wechsel`. Tokens without a vector are drawn from N(mu, sd).
 
     The paper also factorises the rows, `E = F P`, and mixes those of F. By linearity that is the same as
-    mixing rows of E (of the low-rank E): see [`factorise`][warmstart.vocabulary.factorise.factorise].
+    mixing rows of E (of the low-rank E): see [`factorise`][warmstart.vocabulary.factorise.factorise]. Given a
+    source that the step `factorise` has made, a transplant mixes rows of F, draws missing ones from N(mu, sd)
+    of F as the paper does, and leaves a factorised checkpoint.
 
     Differences from the released code: words are cut with and without a leading space, but not once more in
     capitals; source tokens without a vector are never neighbours; the head bias follows by the same weights
