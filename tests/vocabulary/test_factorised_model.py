@@ -15,6 +15,9 @@ from vocab_families import FAMILIES, save_source
 from warmstart.checkpoint import Lineage, inspect, resolve, save_checkpoint
 from warmstart.evaluation.head import head_of, token_losses
 from warmstart.foundation.errors import UserError
+from warmstart.objectives._hidden import hidden_states, next_token_nll, plain_head
+from warmstart.objectives._hidden import logits as head_logits
+from warmstart.objectives.multi_token import copied_head
 from warmstart.training.rows import ChosenRows
 from warmstart.vocabulary.factorised_model import densify_model, factorise_model, input_rows
 from warmstart.vocabulary.settings import TransplantSettings
@@ -174,6 +177,25 @@ def test_people_are_told_how_to_open_it(tmp_path: Path) -> None:
         AutoModelForCausalLM.from_pretrained(made.path)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_objectives_that_multiply_hidden_states_themselves_are_right(tied: bool, tmp_path: Path) -> None:
+    model, _ = opened(tmp_path, "llama", tied)
+    factorise_model(model, 5)
+    ids = given("llama")["input_ids"]
+    dense = densify_model(copy.deepcopy(model))
+    found = []
+    for each in (model, dense):
+        head = plain_head(each, ids)
+        (hidden,) = hidden_states(each, ids)
+        second = copied_head(each)
+        losses = [next_token_nll(head, hidden, ids.roll(3))[0], next_token_nll(head, hidden, ids, second)[0]]
+        found.append((head_logits(head, hidden[0]), torch.stack(losses)))
+        own = {id(p) for p in each.parameters()}
+        assert own.isdisjoint(id(p) for p in second.parameters()) and any(True for _ in second.parameters())
+    for narrow, wide in zip(*found, strict=True):
+        torch.testing.assert_close(narrow, wide, rtol=0, atol=1e-9)
+
+
 def test_chosen_rows_are_those_of_the_coordinates_and_primitives_rest(tmp_path: Path) -> None:
     model, _ = opened(tmp_path, "bert", True)
     factorise_model(model, 4)
@@ -209,6 +231,10 @@ def test_bad_input_ends_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="factorised already"):
         factorise_model(model, 3)
     save_checkpoint(tmp_path / "out", model, tokenizer, lineage=Lineage.of("test"))
+    settings = {"source": str(tmp_path / "source"), "tokenizer": str(tmp_path / "source")}
+    donor = {"initialiser": {"name": "omp", "donor": str(tmp_path / "out")}}
+    with pytest.raises(UserError, match="donors need plain ones"):
+        transplant(TransplantSettings.parse(settings | donor), tmp_path / "given")
     note = tmp_path / "out" / "form.json"
     text = note.read_text()
     note.write_text(text.replace("3", "4"))

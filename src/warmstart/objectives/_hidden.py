@@ -72,7 +72,7 @@ def plain_head(model: nn.Module, ids: Tensor) -> Head:
 def logits(head: Head, hidden: Tensor) -> Tensor:
     """Logits (N, V) of hidden states (N, H), in float32 (float64 stays)."""
     assert head.linear is not None
-    found = F.linear(hidden, *_matrix(head.linear))
+    found = F.linear(_entering(head.linear, hidden), *_matrix(head.linear))
     found = found if found.dtype == torch.float64 else found.float()
     if head.scale != 1.0:
         found = found * head.scale
@@ -94,12 +94,18 @@ def next_token_nll(
     assert layer is not None
     flat = targets.reshape(-1)
     where = (flat != -100).nonzero()[:, 0]
-    states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
+    states = _entering(layer, hidden.reshape(-1, hidden.shape[-1]).index_select(0, where))
     weight, bias = _matrix(layer)
     if head.scale != 1.0:
         states, bias = states * head.scale, None if bias is None else bias * head.scale
     total, _ = linear_cross_entropy(states, weight, bias, flat[where], softcap=head.softcap)
     return total, len(where)
+
+
+def _entering(layer: nn.Linear, states: Tensor) -> Tensor:
+    """States as the layer's matrix takes them: before factorised rows they pass through the primitives."""
+    primitives = getattr(layer, "primitives", None)
+    return states if primitives is None else F.linear(states, _whole(primitives))
 
 
 def _matrix(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -73,6 +74,8 @@ def copied_head(model: nn.Module) -> nn.Module:
     from warmstart.evaluation.head import unwrap
 
     layer = unwrap(model).get_output_embeddings()
+    if hasattr(layer, "primitives"):  # factorised rows
+        return copy.deepcopy(layer)
     made = torch.nn.Linear(
         layer.in_features,
         layer.out_features,

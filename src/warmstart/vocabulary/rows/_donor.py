@@ -68,6 +68,12 @@ def _read(checkpoint: Checkpoint, size: int) -> DonorRows:
     from warmstart.anatomy import anatomy_of
     from warmstart.vocabulary.surgery import as_rows
 
+    if checkpoint.form is not None:
+        raise UserError(
+            f"its rows are {checkpoint.form['form']}, and donors need plain ones",
+            where=checkpoint.name,
+            fix="make it dense first, with `warmstart vocab densify`",
+        )
     anatomy = anatomy_of(checkpoint.config, where=checkpoint.name)
     stored = {spec.name: name for name, spec in anatomy.recognise(checkpoint.tensors).items()}
 
