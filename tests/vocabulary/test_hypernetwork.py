@@ -313,6 +313,44 @@ def test_it_refuses_another_source(tmp_path: Path) -> None:
         zett(untied, settings).apply(given.rows, rng=np.random.default_rng(0), which="head")
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_fine_tuned_variant_gets_the_rows_of_the_model_that_the_network_knows(
+    tied: bool, tmp_path: Path
+) -> None:
+    tokenizer = save_source(tmp_path / "base", "llama", tied)
+    model: Any = resolve(str(tmp_path / "base")).load_model()
+    base = model.get_input_embeddings().weight.detach().numpy()
+    head = None if tied else model.get_output_embeddings().weight.detach().numpy()
+    target = STYLES["unigram"]()
+    vocab = VocabMap.build(tokenizer, target, source_size=len(base))
+    given = RowContext(vocab, tokenizer, target, base, head, copy_overlap=False)
+    sources = [base] if head is None else [base, head]
+    network = Hypernetwork(NetworkSettings(), base.shape[1], len(sources))
+    network.fit_scales(sources, Pieces.of([[i] for i in range(20)]), vocab.source_used)
+    for leave in network.leave:
+        torch.nn.init.normal_(leave[-1].weight, generator=torch.Generator().manual_seed(0))  # type: ignore[index]
+    network.save(tmp_path / "net", source_identity(tokenizer, sources))
+    tuned = [np.ascontiguousarray(source + 0.5) for source in sources]
+    variant = RowContext(vocab, tokenizer, target, tuned[0], None if tied else tuned[1], copy_overlap=False)
+    own = ZettSettings(hypernetwork=str(tmp_path / "net"))
+    with pytest.raises(UserError, match="name as `reference`"):
+        zett(variant, own)
+    named = ZettSettings(hypernetwork=str(tmp_path / "net"), reference=str(tmp_path / "base"))
+    mix, plain = zett(variant, named), zett(given, own)
+    new = np.flatnonzero(mix.computed)  # type: ignore[attr-defined]
+    assert len(new) > 100
+    for which, matrix, other in zip(("input", "head"), tuned, sources):
+        found, expected = (
+            m.apply(r, rng=np.random.default_rng(0), which=which)[new]  # type: ignore[arg-type]
+            for m, r in ((mix, matrix), (plain, other))
+        )
+        assert np.array_equal(found, expected)
+    less = None if head is None else head[:, :-1]
+    narrow = RowContext(vocab, tokenizer, target, base[:, :-1], less, copy_overlap=False)
+    with pytest.raises(UserError, match="width"):
+        zett(narrow, named)
+
+
 def test_a_damaged_or_missing_network_is_one_sentence(tmp_path: Path) -> None:
     given = context()
     with pytest.raises(UserError, match="no hypernetwork in this folder"):
