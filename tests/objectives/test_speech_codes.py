@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,3 +135,74 @@ def test_wrong_tables_are_refused() -> None:
     with pytest.raises(UserError, match="no mask token to erase"):
         objective(erased=None, erasure_prob=0.9).collate(blocks(), np.random.default_rng(0))
     assert objective(classes=np.arange(15)).fingerprint != objective().fingerprint
+    with pytest.raises(UserError, match="there is no code 23, the tokenizer has 23 tokens"):
+        objective(codes=[5, 23])
+    with pytest.raises(UserError, match="there is no code -1"):
+        objective(codes=[-1, 5])
+    with pytest.raises(UserError, match="there is no class -2"):
+        objective(classes=np.arange(15) - 2)
+
+
+class Named(Vocabulary):
+    """The same tokens with names."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {f"<{index}>": index for index in range(len(self))}
+
+
+def from_file(path: Path, **options: Any) -> Any:
+    entry = objectives.get("speech-codes")
+    return entry.target(entry.settings.parse({"features": str(path), **options}), Named())
+
+
+def test_a_file_of_features_says_what_the_codes_are(tmp_path: Path) -> None:
+    """Names in any order; coarse classes are clusters; the loss is that of the same tables given by hand."""
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 3, 15)
+    vectors = (10 * rng.normal(size=(3, 4))[groups] + rng.normal(size=(15, 4))).astype(np.float32)
+    order = rng.permutation(15)
+    np.savez(tmp_path / "f.npz", words=np.array([f"<{CODES[i]}>" for i in order]), vectors=vectors[order])
+    made = from_file(tmp_path / "f.npz", classes=3, erasure_prob=0)
+    assert made.codes.tolist() == CODES and np.array_equal(made.features, vectors)
+    pairs = set(zip(made.classes.tolist(), groups.tolist(), strict=True))
+    assert len(pairs) == len(set(groups.tolist())), "clusters are the groups"
+    assert sorted(from_file(tmp_path / "f.npz").classes.tolist()) == list(range(15)), (
+        "fewer codes than classes"
+    )
+    by_hand = objective(features=vectors, classes=made.classes, erasure_prob=0)
+    reader = model(attention_dropout=0.0)
+    batch = made.collate(blocks(), np.random.default_rng(2))
+    totals = []
+    for one in (made, by_hand):
+        torch.manual_seed(0)
+        totals.append(LossModule(reader, one)(batch)[0].item())
+    assert totals[0] == totals[1] and made.fingerprint != from_file(tmp_path / "f.npz").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "vectors", "message"),
+    [
+        (["<5>", "<99>"], np.eye(2), "'<99>' has a feature and is no token"),
+        (["<5>", "<5>"], np.eye(2), "a code has two features"),
+        (["<5>", "<6>"], np.ones(2), r"2 words, but vectors of shape \(2,\)"),
+        (["<5>", "<6>"], np.ones((3, 2)), r"2 words, but vectors of shape \(3, 2\)"),
+        (["<5>", "<6>"], np.ones((2, 0)), r"2 words, but vectors of shape \(2, 0\)"),
+        (["<5>", "<6>"], np.array([[1.0], [np.nan]]), "the feature of '<6>' is not finite"),
+    ],
+)
+def test_unusable_features_are_one_sentence(tmp_path: Path, words: Any, vectors: Any, message: str) -> None:
+    np.savez(tmp_path / "f.npz", words=np.array(words), vectors=vectors)
+    with pytest.raises(UserError, match=message) as caught:
+        from_file(tmp_path / "f.npz")
+    assert "f.npz" in caught.value.sentence
+
+
+def test_files_that_hold_no_features(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", names=np.array(["<5>"]))
+    (tmp_path / "g.npz").write_text("no zip")
+    np.save(tmp_path / "h.npy", np.eye(2))
+    for name in ("f.npz", "g.npz", "h.npy"):
+        with pytest.raises(UserError, match="with words and vectors"):
+            from_file(tmp_path / name)
+    with pytest.raises(UserError, match="no such file of features"):
+        from_file(tmp_path / "none.npz")

@@ -112,6 +112,9 @@ def test_unusable_files_end_in_one_sentence(tmp_path: Path) -> None:
         features(world(special=True), FeaturesSettings(file=good))
     with pytest.raises(UserError, match="all features are equal"):
         features(made, FeaturesSettings(file=saved(tmp_path / "e.npz", CODES[:3], np.ones((3, 2)))))
+    with pytest.raises(UserError, match="the vectors have 3 dimensions, 4 were expected"):
+        features(made, FeaturesSettings(file=good, dim=4))
+    assert np.array_equal(filled(made, FeaturesSettings(file=good, dim=3)), filled(made, FeaturesSettings(file=good)))  # noqa: E501  # fmt: skip
     with pytest.raises(UserError, match="no such file"):
         features(made, FeaturesSettings(file=str(tmp_path / "none.npz")))
     with pytest.raises(UserError, match="'file' is required"):

@@ -9,7 +9,7 @@ from warmstart.corpus.corpus import Corpus, open_corpus
 from warmstart.corpus.document import Document
 from warmstart.corpus.named_set import is_named
 from warmstart.corpus.settings import CorpusSettings
-from warmstart.corpus.splitting import Split
+from warmstart.corpus.splitting import SPLITS, Split
 from warmstart.foundation.errors import UserError
 
 FIELD = "calls"
@@ -74,7 +74,10 @@ def calls_of(document: Document) -> list[Call]:
 
 def tools_in(corpus: Corpus, split: Split = "all") -> Counter[str]:
     """How often each tool is called in a part of a corpus."""
-    return Counter(call.tool for document in corpus.documents(split) for call in calls_of(document))
+    parts: tuple[Split, ...] = (split,)
+    if split == "all" and set(corpus.source.splits) == set(SPLITS):
+        parts = ("train", "valid", "test")  # reading of a limited train part then stops at its limit
+    return Counter(call.tool for part in parts for d in corpus.documents(part) for call in calls_of(d))
 
 
 def _call(item: Any, document: Document) -> Call:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.kmeans import kmeans, nearest_centre
 from warmstart.foundation.settings import Settings
 from warmstart.objectives._base import objectives
 from warmstart.objectives.causal import Causal
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 class SpeechCodesSettings(Settings):
     """Options of training on speech codes; 0 switches a part off."""
 
+    features: str | None = None
+    """Vectors of codes by the strings of their tokens (.npz with `words` and `vectors`), such as the mean
+    self-supervised feature of all frames that have the code. It says which tokens are codes; without it there
+    is neither an alignment nor a coarse loss."""
+    classes: int = Field(default=64, ge=2)
+    """Coarse classes of `features`, by k-means; as many as there are codes where those are fewer."""
     alignment_weight: float = Field(default=0.05, ge=0)
     """Weight of the distance between input rows of codes and features of their sound (0.01–0.1)."""
     coarse_weight: float = Field(default=0.1, ge=0)
@@ -62,10 +70,16 @@ class SpeechCodes(Causal):
     Args:
         settings: Options of the objective.
         tokenizer: Of the model; its mask token, else its unknown token, marks erased codes.
-        codes: Ids of the codes, (K,); by default all ids that are not special.
-        features: f, (K, F); without it there is no alignment loss.
-        classes: Class of each code, (K,); without it there is no coarse loss.
+        codes: Ids of the codes, (K,); by default those that `settings.features` names, or without it all ids
+            that are not special.
+        features: f, (K, F), instead of `settings.features`; without either there is no alignment loss.
+        classes: Class of each code, (K,), instead of clusters of `settings.features`; without either there is
+            no coarse loss.
         erased: Id that marks erased codes.
+
+    Raises:
+        UserError: A file of features that cannot be read or names what is no token; tables of another length
+            than the codes; codes or classes out of range.
     """
 
     settings: SpeechCodesSettings
@@ -82,12 +96,20 @@ class SpeechCodes(Causal):
         erased: int | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        self._given, self._erased = codes, erased
+        self._given, self._erased = None if codes is None else list(codes), erased
+        if settings.features is not None and codes is features is classes is None:
+            self._given, features = read_features(settings.features, tokenizer)
+            classes = coarse_classes(features, settings.classes)
         self.features = None if features is None else np.asarray(features, dtype=np.float32)
         self.classes = None if classes is None else np.asarray(classes, dtype=np.int64)
         for name, table in (("features", self.features), ("classes", self.classes)):
             if table is not None and len(table) != len(self.codes):
                 raise UserError(f"{name} has {len(table)} rows for {len(self.codes)} codes")
+        for name, table, most in (("code", self.codes, len(tokenizer)), ("class", self.classes, None)):
+            wrong = [] if table is None else [i for i in table if i < 0 or (most is not None and i >= most)]
+            if wrong:
+                size = f", the tokenizer has {most:,} tokens" if most is not None else ""
+                raise UserError(f"there is no {name} {wrong[0]}{size}", where="speech-codes")
         total = hashlib.sha256(repr(erased).encode())
         for table in (self.codes, self.features, self.classes):
             total.update(b"none" if table is None else table.tobytes())
@@ -97,7 +119,7 @@ class SpeechCodes(Causal):
     def codes(self) -> np.ndarray:
         """Ids of the codes, (K,)."""
         if self._given is not None:
-            return np.asarray(list(self._given), dtype=np.int64)
+            return np.asarray(self._given, dtype=np.int64)
         return np.setdiff1d(np.arange(len(self.tokenizer)), self.tokenizer.all_special_ids)
 
     @property
@@ -228,3 +250,46 @@ class SpeechCodes(Causal):
         goal = torch.from_numpy(self.features).to(rows)[number[place]]
         distance = 1 - F.cosine_similarity(layer(rows), goal.to(rows), dim=-1)
         return distance.sum() / max(len(distance), 1)
+
+
+def read_features(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], np.ndarray]:
+    """Ids (K,) and vectors (K, F) of the codes that a file names, by id.
+
+    Raises:
+        UserError: No such file or one of another form, vectors that are not finite, names that are no tokens.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError("there is no such file of features", where=path, fix="check the path")
+    form = "save them with np.savez(path, words=np.array(names), vectors=vectors)"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names, vectors = [str(word) for word in file["words"]], np.asarray(file["vectors"], np.float32)
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError):
+        raise UserError("this is no .npz with words and vectors", where=path, fix=form) from None
+    if vectors.ndim != 2 or len(vectors) != len(names) or not vectors.size:
+        raise UserError(f"{len(names)} words, but vectors of shape {vectors.shape}", where=path, fix=form)
+    if not np.isfinite(vectors).all():
+        wrong = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise UserError(f"the feature of {names[wrong]!r} is not finite", where=path)
+    known = tokenizer.get_vocab()
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"{name!r} has a feature and is no token",
+                where=path,
+                fix="add the codes to the tokenizer first, under the same names",
+            )
+    if len(set(names)) != len(names):
+        raise UserError("a code has two features", where=path, fix="keep one vector per code")
+    ids = np.array([known[name] for name in names])
+    order = np.argsort(ids)
+    return ids[order].tolist(), vectors[order]
+
+
+def coarse_classes(features: np.ndarray, count: int) -> np.ndarray:
+    """k-means cluster of each feature, (K,); each feature its own where there are no more of them."""
+    different, label = np.unique(features, axis=0, return_inverse=True)
+    if len(different) <= count:
+        return np.asarray(label.reshape(-1), dtype=np.int64)
+    return nearest_centre(features, kmeans(features, count))[0]

@@ -25,6 +25,8 @@ class FeaturesSettings(Settings):
     file: str
     """Vectors of tokens by their raw strings (.npz with `words` and `vectors`, .vec): for a code of speech
     the mean self-supervised feature of all frames that have it."""
+    dim: int | None = Field(default=None, ge=1)
+    """Numbers that each vector of `file` must have; any where not given."""
     codebook: str | None = None
     """Codebook vectors of tokens, in the same formats: a token without features takes those of the token
     whose codebook vector is nearest."""
@@ -82,10 +84,10 @@ def features(context: RowContext, settings: FeaturesSettings) -> RowMix:
         A mix whose new rows hold no weights but these vectors, `(V_target, V_source)`.
 
     Raises:
-        UserError: A file that names none of the new tokens, or only special ones; codebook vectors without
-            any token that has features.
+        UserError: A file of another width than `dim`, or that names none of the new tokens, or only special
+            ones; codebook vectors without any token that has features.
     """
-    given = load_vectors(settings.file)
+    given = load_vectors(settings.file, dim=settings.dim)
     if not np.ptp(given.vectors, axis=0).any():
         raise UserError("all features are equal", where=settings.file, fix="give at least two that differ")
     tokens = context.vocab.target
