@@ -24,7 +24,15 @@ from warmstart.vocabulary.settings import TransplantSettings
 from warmstart.vocabulary.surgery import vocabulary_tensors
 from warmstart.vocabulary.transplant import transplant
 
-CASES = [("gpt2", True), ("gpt2", False), ("llama", False), ("bert", True), ("t5", True), ("t5-v1.1", False)]
+CASES = [
+    ("gpt2", True),
+    ("xlm-roberta", True),
+    ("gpt2", False),
+    ("llama", False),
+    ("bert", True),
+    ("t5", True),
+    ("t5-v1.1", False),
+]
 cases = pytest.mark.parametrize(("family", "tied"), CASES, ids=str)
 
 
@@ -96,6 +104,9 @@ def test_it_is_stored_and_opened_like_any_checkpoint_and_trains(
         tmp_path / "out", model, tokenizer, lineage=Lineage.of("test"), verify=True, max_shard_size="3KB"
     )
     assert len(list(made.path.glob("model-*.safetensors"))) > 1 and made.rows == len(tokenizer)
+    plain, odd = resolve(tmp_path / "source").tensors, {n for n in made.tensors if n.endswith(".primitives")}
+    assert made.tensors.keys() - odd == plain.keys() and len(odd) == (1 if tied else 2)
+    assert inspect(made)["tied"] is tied
     state = torch.get_rng_state()
     again = resolve(tmp_path / "out").load_model("auto")
     assert torch.equal(torch.get_rng_state(), state) and not again.training

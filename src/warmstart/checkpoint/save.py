@@ -70,7 +70,7 @@ def save_checkpoint(
     stored = _state(inner, state_dict, dtype)
     note = note_of(inner)
     if note is not None:
-        stored = once(stored)
+        stored = once(inner, stored)
     rows = _rows(inner)
     if tokenizer is not None and len(tokenizer) > rows:
         raise UserError(

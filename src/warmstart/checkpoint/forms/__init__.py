@@ -80,11 +80,16 @@ def shapes_of(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def once(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Each storage under its first name: forms share parameters that transformers knows nothing of."""
+def once(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each storage under one name: forms share parameters that transformers knows nothing of.
+
+    It is the name under which transformers stores what is tied: that of the input rows, not of the head.
+    """
+    tied = {name.rpartition(".")[0] for name in getattr(model, "all_tied_weights_keys", None) or {}}
     seen: set[tuple[Any, ...]] = set()
     stored: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
+    for name in sorted(state, key=lambda name: name.rpartition(".")[0] in tied):
+        tensor = state[name]
         place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
         if place not in seen or not tensor.numel():
             stored[name] = tensor.contiguous()
