@@ -31,11 +31,11 @@ class FertilitySettings(Settings):
 def fertility_step(settings: FertilitySettings, folder: Path, runner: Runner) -> None:
     """Measure tokens per word and bytes per token of held-out text; the artifact holds `fertility.json`."""
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
-    from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus
     from warmstart.vocabulary.forge.report import measure
+    from warmstart.vocabulary.opening import open_tokenizer
 
     texts = open_corpus(settings.corpus).texts(settings.eval_split)
-    found = measure(resolve(settings.source).load_tokenizer(), texts, max_bytes=settings.max_bytes)
+    found = measure(open_tokenizer(settings.source), texts, max_bytes=settings.max_bytes)
     with atomic_folder(folder / "output", replace=True) as output:
         (output / "fertility.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
