@@ -30,7 +30,7 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages to the site (called by mkdocs)."""
     from mkdocs.structure.files import File
 
-    pages = {"commands": commands, "steps": steps, "methods": methods, "systems": systems}
+    pages = {"tables": tables, "commands": commands, "steps": steps, "methods": methods, "systems": systems}
     for name, make in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=make()))
     for name in ROOMS:
@@ -130,6 +130,25 @@ def systems() -> str:
         cells = (row.n, f"{row.name}: {row.title}", row.room, row.state, *measured)
         lines.append("| " + " | ".join("" if c is None else str(c).replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines)
+
+
+def tables() -> str:
+    """The filed tables of initialisers."""
+    from warmstart.recipes.shipped_table import stored_tables
+    from warmstart.recipes.table_result import shown
+
+    parts = [
+        "# Initialisers compared\n",
+        "Made by `warmstart vocab table`; bits per byte of held-out text.\n",
+    ]
+    for result in stored_tables().values():
+        parts.append(f"## Scale {result.scale}, {result.date}, {len(result.seeds)} seeds\n")
+        for world in shown(result):
+            rows = [world["columns"], ["---"] * len(world["columns"]), *world["rows"]]
+            cells = [["" if cell is None else str(cell).replace("|", "\\|") for cell in row] for row in rows]
+            lines = "\n".join("| " + " | ".join(row) + " |" for row in cells)
+            parts.append(f"### {world['title']}\n\n{lines}\n\n" + "\n".join(f"- {n}" for n in world["note"]))
+    return "\n".join(parts) + "\n"
 
 
 def room(name: str) -> str:

@@ -8,7 +8,7 @@ from warmstart.evaluation import interval, savings
 from warmstart.evaluation.curves import Curve, CurvePoint
 from warmstart.evaluation.results import Arm, Claim, Measured
 from warmstart.foundation.errors import UserError
-from warmstart.recipes.claims import MeasureClaim, OrderClaim, SavingClaim, judge, verdict
+from warmstart.recipes.claims import MeasureClaim, OrderClaim, SavingClaim, arms_of, judge, verdict
 from warmstart.recipes.compare import sentence
 
 
@@ -122,6 +122,34 @@ def test_claims_about_measures(
     (found,) = judge([claim], [GOOD, BAD], "bad")
     assert found.holds is holds
     assert "probe.accuracy" in found.measured and ("noise" in found.measured) == (holds is None)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "more", "holds"),
+    [
+        ("good", "bad", {"over": ("even", "bad"), "higher": True}, True),
+        ("even", "bad", {"over": ("good", "bad"), "higher": True}, False),
+        ("even", "good", {"over": ("good", "even")}, True),
+        ("even", "bad", {"near": "good"}, None),
+        ("good", "even", {"near": "even"}, False),
+        ("even", "good", {"near": "even"}, True),
+    ],
+)
+def test_gaps_of_gaps_and_nearness(better: str, worse: str, more: dict[str, Any], holds: bool | None) -> None:
+    even = measured("even", [0.1, 0.1, 0.1], [0.7, 0.7, 0.7])
+    claim = MeasureClaim(text="", measure="probe.accuracy", better=better, worse=worse, **more)
+    (found,) = judge([claim], [GOOD, BAD, even], "bad")
+    assert found.holds is holds and "0.7" in found.measured
+
+
+def test_all_arms_of_claims_are_known() -> None:
+    claims = [
+        SavingClaim(text="", arm="best", among=["a"], at_most=1),
+        SavingClaim(text="", arm="b", at_most=1),
+        OrderClaim(text="", better="c", worse="d"),
+        MeasureClaim(text="", measure="m.n", better="e", worse=0.5, over=("f", "g"), near="h"),
+    ]
+    assert arms_of(claims) == set("abcdefgh")
 
 
 def test_an_unknown_measure_is_named() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,8 @@ from warmstart.recipes import cost as cost_module
 from warmstart.recipes.cost import Cost, measure_cost
 from warmstart.recipes.runner import Runner, run_recipe
 from warmstart.recipes.schema import Recipe
-from warmstart.recipes.table import RECIPE, TableSettings, WorldSettings, _candidates, registered, run_table
+from warmstart.recipes.shipped_table import RECIPE, stored_tables
+from warmstart.recipes.table import TableSettings, WorldSettings, _candidates, registered, run_table
 from warmstart.recipes.table_result import TableResult, TableRow, TableWorld, shown
 from warmstart.vocabulary.rows._base import initialisers
 from warmstart.vocabulary.settings import TransplantSettings
@@ -71,7 +74,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = run_recipe(recipe, root / "run", cache=root / "cache")
     patch.undo()
     result = TableResult.model_validate_json((done["table"] / "table.json").read_text())
-    return {"done": done, "result": result, "cache": root / "cache", "text": text, "root": root}
+    return {
+        "done": done,
+        "result": result,
+        "cache": root / "cache",
+        "text": text,
+        "root": root,
+        "recipe": recipe,
+    }
 
 
 def test_every_initialiser_is_a_row_or_has_a_reason(world: dict[str, Any]) -> None:
@@ -79,7 +89,8 @@ def test_every_initialiser_is_a_row_or_has_a_reason(world: dict[str, Any]) -> No
     assert {row.initialiser for row in found.rows} == {"scratch", "align"}
     assert found.left_out["focus"] == "it is not asked"
     assert "wechsel" in found.left_out["wechsel"] and len(found.left_out) == 2
-    assert sorted(registered()) == initialisers.names() == TableSettings(worlds={}).initialisers
+    default = TableSettings.model_fields["initialisers"].get_default(call_default_factory=True)
+    assert sorted(registered()) == initialisers.names() == default
 
 
 def test_rows_have_equal_points_and_their_cost(world: dict[str, Any]) -> None:
@@ -191,6 +202,37 @@ def test_what_cannot_be_compared_is_refused(
     }
     with pytest.raises(UserError, match=message):
         run_table(TableSettings.parse(given | change), Runner(world["cache"]))
+
+
+def test_a_shipped_table_is_filed_unless_it_was_changed(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import warmstart.recipes.shipped_table as shipped
+
+    plain = {**world["recipe"].model_dump(mode="json"), "name": "initialisers", "scales": {"smoke": {}}}
+    (tmp_path / "table.yaml").write_text(json.dumps(plain))
+    monkeypatch.setattr(shipped, "RECIPE", tmp_path / "table.yaml")
+    monkeypatch.setenv("WARMSTART_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(shipped, "run_recipe", functools.partial(run_recipe, cache=world["cache"]))
+    fake = Cost(seconds=1.5, peak_mb=20.0, start_mb=300.0)
+    monkeypatch.setattr(cost_module, "measure_cost", lambda settings: fake)
+    result, folder = shipped.make_table("smoke", ["table.title=changed"], runs=tmp_path / "runs")
+    assert result.title == "changed" and not shipped.stored_tables() and (folder / "report.html").is_file()
+    result, _ = shipped.make_table("smoke", runs=tmp_path / "runs")
+    assert shipped.stored_tables() == {"initialisers.smoke": result}
+    assert result.scale == "smoke" and result.date and [w.name for w in result.worlds] == ["cipher"]
+    filed = (tmp_path / "results" / "tables" / "initialisers.smoke.json").read_text()
+    assert str(tmp_path) not in filed and str(world["cache"]) not in filed
+
+
+@pytest.mark.parametrize("name", sorted(stored_tables()))
+def test_every_stored_table_is_that_of_the_recipe(name: str) -> None:
+    from warmstart.recipes.schema import load_recipe
+
+    result, (_, scale) = stored_tables()[name], name.split(".")
+    worlds = load_recipe(RECIPE).scaled(scale).steps["table"]["worlds"]
+    assert result.scale == scale and [world.name for world in result.worlds] == list(worlds)
+    assert all(len(row.bpb) == len(world.tokens) for world in result.worlds for row in world.rows)
 
 
 def test_the_shipped_table_names_real_steps_and_scales() -> None:

@@ -22,6 +22,7 @@ def summary(result: ComparisonResult, folder: Path) -> dict[str, Any]:
         "verdict": result.verdict,
         "scale": result.scale,
         "baseline": result.baseline,
+        "unit": result.unit,
         "arms": [_arm(arm, result) for arm in result.arms],
         "claims": [claim.model_dump(mode="json") for claim in result.claims],
         "folder": str(folder),
@@ -55,7 +56,11 @@ def render(console: Console, found: dict[str, Any]) -> None:
         )
         for arm in found["arms"]
     ]
-    table(console, ("arm", "bits per byte", "tokens to target", "of baseline", "learning rate"), rows)
+    table(
+        console,
+        ("arm", found.get("unit", "bits per byte"), "tokens to target", "of baseline", "learning rate"),
+        rows,
+    )
     for claim in found.get("claims", []):
         sign = {True: "holds", False: "does not hold", None: "undecided"}[claim["holds"]]
         console.print(f"  {sign}: {claim['text']} ({claim['measured']})", markup=False)

@@ -25,6 +25,12 @@ run_folder = click.option(
     help="Exact run folder, instead of one under --runs.",
 )
 
+keep = click.option(
+    "--keep/--no-keep",
+    default=True,
+    help="Whether to file what was measured in the results folder; a changed run is never filed.",
+)
+
 
 def scale(help: str) -> Callable[[Any], Any]:
     """The option `--scale` of what can be run for a look, on two cores or on a GPU."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,7 +29,7 @@ class SavingClaim(Settings):
 
 
 class OrderClaim(Settings):
-    """One arm is below another in bits per byte."""
+    """One arm is below another in what the curves hold: bits per byte or the comparison's own unit."""
 
     kind: Literal["order"] = "order"
     text: str
@@ -42,7 +42,7 @@ class OrderClaim(Settings):
     """Where: before training, after it, averaged over all points after the start, or at this fraction of the
     training tokens (the nearest evaluation point)."""
     margin: float = 0.0
-    """Bits per byte by which `better` must be lower; a negative margin claims 'not worse by more than'."""
+    """By how much `better` must be lower; a negative margin claims 'not worse by more than'."""
 
 
 class MeasureClaim(Settings):
@@ -65,23 +65,43 @@ class MeasureClaim(Settings):
     """Whether a higher number is better."""
     margin: float = 0.0
     """By how much `better` must be better; a negative margin claims 'not worse by more than'."""
+    over: tuple[str, str] | None = None
+    """Two further arms (better, worse): the gap must be larger than theirs."""
+    near: str | None = None
+    """A further arm: `better` must be nearer to it than `worse` is, in either direction."""
 
 
 AnyClaim = Annotated[SavingClaim | OrderClaim | MeasureClaim, Field(discriminator="kind")]
 
 
 def judge(
-    claims: Sequence[SavingClaim | OrderClaim | MeasureClaim], arms: Sequence[Arm], baseline: str
+    claims: Sequence[SavingClaim | OrderClaim | MeasureClaim],
+    arms: Sequence[Arm],
+    baseline: str,
+    unit: str = "bits per byte",
 ) -> list[Claim]:
-    """Decide each claim from the measured arms."""
+    """Decide each claim from the measured arms; `unit` is what their curves hold."""
     known = {arm.name: arm for arm in arms}
 
     def decide(claim: SavingClaim | OrderClaim | MeasureClaim) -> Claim:
         if isinstance(claim, SavingClaim):
             return _saving(claim, known, baseline)
-        return _order(claim, known) if isinstance(claim, OrderClaim) else _measure(claim, known)
+        return _order(claim, known, unit) if isinstance(claim, OrderClaim) else _measure(claim, known)
 
     return [decide(claim) for claim in claims]
+
+
+def arms_of(claims: Iterable[SavingClaim | OrderClaim | MeasureClaim]) -> set[str]:
+    """Names of arms that claims speak about."""
+    found: list[object] = []
+    for claim in claims:
+        if isinstance(claim, SavingClaim):
+            found += [claim.arm, *claim.among] if claim.arm != "best" else claim.among
+        else:
+            found += [claim.better, claim.worse]
+        if isinstance(claim, MeasureClaim):
+            found += [*(claim.over or ()), *([claim.near] if claim.near else [])]
+    return {name for name in found if isinstance(name, str)}
 
 
 def verdict(claims: Sequence[Claim]) -> Verdict:
@@ -115,13 +135,13 @@ def _saving(claim: SavingClaim, arms: dict[str, Arm], baseline: str) -> Claim:
     return Claim(text=claim.text, holds=ratio.mean <= claim.at_most, measured=measured)
 
 
-def _order(claim: OrderClaim, arms: dict[str, Arm]) -> Claim:
+def _order(claim: OrderClaim, arms: dict[str, Arm], unit: str) -> Claim:
     better, worse = (_loss(_arm(arms, name), claim.at) for name in (claim.better, claim.worse))
     holds = _decide([w - b - claim.margin for b, w in zip(better, worse, strict=True)])
     place = {"start": "before training", "final": "after training", "mean": "on average"}
     where = place.get(str(claim.at), f"at {claim.at} of the tokens")
     means = f"{claim.better} {_mean(better):.3f} against {claim.worse} {_mean(worse):.3f}"
-    return Claim(text=claim.text, holds=holds, measured=f"{means} bits per byte {where}{_noise(holds)}")
+    return Claim(text=claim.text, holds=holds, measured=f"{means} {unit} {where}{_noise(holds)}")
 
 
 def _measure(claim: MeasureClaim, arms: dict[str, Arm]) -> Claim:
@@ -131,11 +151,20 @@ def _measure(claim: MeasureClaim, arms: dict[str, Arm]) -> Claim:
     else:
         worse = [claim.worse] * len(better)
     sign = -1 if claim.higher else 1
-    holds = _decide([sign * (w - b) - claim.margin for b, w in zip(better, worse, strict=True)])
+    gaps = [sign * (w - b) - claim.margin for b, w in zip(better, worse, strict=True)]
     when = {"start": "before training", "final": "after training"}
     others = f"{claim.worse} {_mean(worse):.4g}" if isinstance(claim.worse, str) else f"{claim.worse:g}"
     if claim.worse_at not in (None, claim.at):
         others += f" {when[str(claim.worse_at)]}"
+    if claim.near:
+        goal = _measured(_arm(arms, claim.near), claim.measure, claim.at)
+        gaps = [abs(w - g) - abs(b - g) - claim.margin for b, w, g in zip(better, worse, goal, strict=True)]
+        others += f", {claim.near} being {_mean(goal):.4g}"
+    if claim.over:
+        first, second = (_measured(_arm(arms, name), claim.measure, claim.at) for name in claim.over)
+        gaps = [gap - sign * (s - f) for gap, f, s in zip(gaps, first, second, strict=True)]
+        others += f"; {claim.over[0]} {_mean(first):.4g} against {claim.over[1]} {_mean(second):.4g}"
+    holds = _decide(gaps)
     means = f"{claim.better} {_mean(better):.4g} {when[claim.at]} against {others}"
     return Claim(text=claim.text, holds=holds, measured=f"{means} ({claim.measure}){_noise(holds)}")
 

@@ -13,7 +13,7 @@ from warmstart.evaluation.results import Arm, ComparisonResult
 from warmstart.foundation.errors import UserError, nearest
 from warmstart.foundation.settings import Settings
 from warmstart.recipes.arms import TUNING_SEED, ArmSettings, check_arm, check_measures, train_arm
-from warmstart.recipes.claims import AnyClaim, MeasureClaim, judge, ratio_of, verdict
+from warmstart.recipes.claims import AnyClaim, MeasureClaim, arms_of, judge, ratio_of, verdict
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run_comparison(name: str, settings: CompareSettings, runner: Runner) -> Comp
     trained = {arm: train_arm(arm, settings, runner) for arm in settings.arms}
     baseline = trained[settings.baseline]
     arms = [_with_savings(arm, baseline) if arm is not baseline else arm for arm in trained.values()]
-    claims = judge(settings.claims, arms, settings.baseline)
+    claims = judge(settings.claims, arms, settings.baseline, settings.unit)
     prompt, before, samples = _samples(settings, arms, runner)
     arms = [arm.model_copy(update={"sample": samples.get(arm.name, "")}) for arm in arms]
     best = min(
@@ -115,11 +115,7 @@ def check(settings: CompareSettings) -> None:
         )
     if not settings.seeds or len(set(settings.seeds)) != len(settings.seeds) or TUNING_SEED in settings.seeds:
         raise UserError(f"seeds must be different numbers other than {TUNING_SEED}", where="compare")
-    names = {
-        str(getattr(c, key)) for c in settings.claims for key in ("arm", "better", "worse") if hasattr(c, key)
-    }
-    names |= {name for c in settings.claims for name in getattr(c, "among", [])}
-    for name in sorted(names - {"best", *settings.arms}):
+    for name in sorted(arms_of(settings.claims) - set(settings.arms)):
         raise UserError(f"a claim names the arm {name!r}", where="compare", fix=nearest(name, settings.arms))
     if settings.train.max_tokens is None and settings.train.max_steps is None:
         raise UserError("arms are compared at equal tokens", where="compare", fix="set train.max_tokens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from warmstart.recipes.runner import Runner
 
 BASELINE = "scratch"
-RECIPE = Path(__file__).parent / "table.yaml"
 _DATA = ("corpus", "source_corpus", "dictionary", "parallel")
 _BY_TAG = {"corpus": ("corpus",), "bilingual": ("source_corpus", "dictionary"), "parallel": ("parallel",)}
 
@@ -83,6 +83,8 @@ class TableSettings(Settings):
     """Seeds of the reported runs."""
     eval_max_bytes: int = 32768
     """UTF-8 bytes of held-out text measured at each point."""
+    scale: str = "own"
+    """Name of the scale, shown with the table."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -112,7 +114,14 @@ def run_table(settings: TableSettings, runner: Runner) -> TableResult:
     worlds = [run_world(name, world, settings, runner) for name, world in settings.worlds.items()]
     from warmstart.evaluation.machine import machine
 
-    return TableResult(title=settings.title, seeds=settings.seeds, worlds=worlds, machine=machine())
+    return TableResult(
+        title=settings.title,
+        scale=settings.scale,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        seeds=settings.seeds,
+        worlds=worlds,
+        machine=machine(),
+    )
 
 
 def run_world(name: str, world: WorldSettings, settings: TableSettings, runner: Runner) -> TableWorld:

@@ -66,6 +66,10 @@ class TableResult(_Record):
     """The whole table."""
 
     title: str
+    scale: str = "own"
+    """smoke, small, full, or the name of the user's own run."""
+    date: str = ""
+    """ISO date on which the table was finished."""
     seeds: list[int]
     worlds: list[TableWorld]
     machine: dict[str, Any]

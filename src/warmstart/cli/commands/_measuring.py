@@ -74,21 +74,15 @@ def _render_table(console: Console, found: dict[str, Any]) -> None:
 @shared.scale("Minutes for a look, hours on two cores, or one GPU.")
 @shared.overrides
 @shared.runs
+@shared.keep
 @prints(_render_table)
-def table_command(scale: str, overrides: tuple[str, ...], runs: Path) -> dict[str, Any]:
+def table_command(scale: str, overrides: tuple[str, ...], runs: Path, keep: bool) -> dict[str, Any]:
     """Compare every initialiser in four worlds: another language, code, one of several, and a word cipher.
 
     Single ones: --set 'table.initialisers=[focus, wechsel]'. What is done already is taken from the cache.
     """
-    import json
+    from warmstart.recipes.shipped_table import make_table
 
-    from warmstart.recipes.runner import run_folder, run_recipe
-    from warmstart.recipes.schema import Recipe, load_recipe
-    from warmstart.recipes.table import RECIPE
-
-    recipe = load_recipe(RECIPE).scaled(scale, overrides)
-    recipe = Recipe.parse(recipe.model_dump() | {"name": f"{recipe.name}-{scale}"}, where=RECIPE.name)
-    folder = run_folder(recipe, runs)
-    output = run_recipe(recipe, folder)["table"]
-    found = json.loads((output / "table.json").read_text(encoding="utf-8"))
-    return {"table": found, "folder": str(folder), "report": str(folder / "report.html")}
+    found, folder = make_table(scale, overrides, runs=runs, keep=keep)
+    shown = found.model_dump(mode="json")
+    return {"table": shown, "folder": str(folder), "report": str(folder / "report.html")}

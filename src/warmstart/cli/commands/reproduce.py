@@ -17,9 +17,7 @@ from warmstart.cli.output import prints
 @shared.scale("Seconds, minutes on two cores, or one GPU.")
 @shared.overrides
 @shared.runs
-@click.option(
-    "--keep/--no-keep", default=True, help="Whether to file the verdict; a changed run is never filed."
-)
+@shared.keep
 @prints(render)
 def command(name: str, scale: str, overrides: tuple[str, ...], runs: Path, keep: bool) -> dict[str, Any]:
     """Run the claim of system NAME (or its number; see `warmstart systems --state runs`)."""
