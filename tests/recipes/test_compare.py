@@ -69,6 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                             "learning_rates": [1e-3],
                         },
                     },
+                    "shown": ["old.bytes"],
                     "measures": {"old": {"type": "evaluate", "corpus": {**corpus, "path": str(old)}}},
                     "claims": [
                         {"text": "warm is better", "better": "mean", "worse": "scratch", "kind": "order"},
@@ -133,6 +134,9 @@ def test_measures_are_those_of_each_arms_models_before_and_after_training(world:
     assert found.start.per_seed[0] == found.start.per_seed[1] != found.final.per_seed[0], "no row is drawn"
     assert set(mean.measures) == {f"old.{key}" for key in ("bits_per_byte", "bytes", "tokens", "seconds")}
     assert result.claims[1].holds is not None or "noise" in result.claims[1].measured
+    titles = [table["title"] for table in result.tables]
+    assert titles == ["Measured before → after training"], "two arms have no ranks worth telling"
+    assert result.tables[0]["columns"] == ["arm", "old.bits_per_byte", "old.bytes"], "claimed, and asked for"
     assert "old.bits_per_byte" in (world["root"] / "run" / "report.html").read_text()
 
 

@@ -179,3 +179,15 @@ def test_texts_that_are_no_paths_stay_texts(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "given").write_text("1")
     assert runner.fingerprint("~/given") == runner.fingerprint("given") != "given"
     assert runner.fingerprint("~") == "~"
+
+
+def test_named_labelled_texts_are_known_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from warmstart.corpus import labelled
+
+    monkeypatch.setattr(labelled, "labelled_fingerprint", lambda name: f"content of {name}")
+    runner = Runner(tmp_path)
+    found = runner.fingerprint({"labelled": "languages", "title": "languages"})
+    assert found == {"labelled": {"labelled": "content of languages"}, "title": "languages"}
+    assert runner.fingerprint({"transfer": "a file of mine"}) == {"transfer": "a file of mine"}

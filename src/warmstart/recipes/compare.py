@@ -14,6 +14,7 @@ from warmstart.foundation.errors import UserError, nearest
 from warmstart.foundation.settings import Settings
 from warmstart.recipes.arms import TUNING_SEED, ArmSettings, check_arm, check_measures, train_arm
 from warmstart.recipes.claims import AnyClaim, MeasureClaim, arms_of, judge, ratio_of, verdict
+from warmstart.recipes.ranks import ranks_table
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class CompareSettings(Settings):
     measures: dict[str, dict[str, Any]] = {}
     """Label -> typed step that measures, such as `{type: retrieve, parallel: …}`, without its source: it runs
     on every arm's model before and after training with each seed. Claims of kind `measure` speak about it."""
+    shown: list[str] = []
+    """Measured numbers, as `label.number`, that the report shows besides those that claims speak about; all
+    where there are neither."""
     claims: list[AnyClaim] = []
     """Sentences that the result has to decide."""
     sample_prompt: str = ""
@@ -101,7 +105,7 @@ def run_comparison(name: str, settings: CompareSettings, runner: Runner) -> Comp
         data={str(settings.corpus.path): open_corpus(settings.corpus).fingerprint},
         machine=machine(),
         systems=settings.systems,
-        tables=[measures_table(arms, settings.claims)] if settings.measures else [],
+        tables=_tables(arms, settings),
     )
 
 
@@ -137,10 +141,18 @@ def _with_savings(arm: Arm, baseline: Arm) -> Arm:
     return arm.model_copy(update={"savings": found})
 
 
-def measures_table(arms: Sequence[Arm], claims: Sequence[AnyClaim]) -> dict[str, Any]:
-    """Means over seeds before and after training for the report: what claims speak about, else everything."""
-    names = sorted({claim.measure for claim in claims if isinstance(claim, MeasureClaim)})
-    names = names or list(arms[0].measures)
+def _tables(arms: Sequence[Arm], settings: CompareSettings) -> list[dict[str, Any]]:
+    found = [ranks_table(arms)] if len(arms) > 2 else []
+    return [measures_table(arms, settings), *found] if settings.measures else found
+
+
+def measures_table(arms: Sequence[Arm], settings: CompareSettings) -> dict[str, Any]:
+    """Means over seeds before and after training for the report."""
+    claimed = {claim.measure for claim in settings.claims if isinstance(claim, MeasureClaim)}
+    names = sorted(claimed | set(settings.shown)) or list(arms[0].measures)
+    for name in names:
+        if name not in arms[0].measures:
+            raise UserError(f"nothing measured is called {name!r}", fix=nearest(name, arms[0].measures))
     rows = [
         [arm.name, *(f"{arm.measures[n].start.mean:.4g} → {arm.measures[n].final.mean:.4g}" for n in names)]
         for arm in arms

@@ -32,6 +32,9 @@ from warmstart.recipes.operations import operations
 from warmstart.recipes.schema import Recipe, parse_step, substitute
 from warmstart.recipes.versions import later_versions
 
+_LABELLED = ("labelled", "transfer", "labels")
+"""Settings that name labelled texts."""
+
 
 class Runner:
     """Executes steps and remembers their artifacts.
@@ -103,7 +106,12 @@ class Runner:
     def fingerprint(self, value: Any, key: str = "") -> Any:
         """`value` with everything it names on disk replaced by the hash of its content."""
         from warmstart.corpus import CorpusSettings, open_corpus, open_pairs
+        from warmstart.corpus.labelled import labelled_fingerprint, labelled_names
 
+        if key in _LABELLED and isinstance(value, str) and value in labelled_names():
+            if (known := f"labelled {value}") not in self._fingerprints:
+                self._fingerprints[known] = labelled_fingerprint(value)
+            return {"labelled": self._fingerprints[known]}
         if key in ("dictionary", "parallel") and isinstance(value, str):
             return {"pairs": open_pairs(value).fingerprint}
         if isinstance(value, CorpusSettings):

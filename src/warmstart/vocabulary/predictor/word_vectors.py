@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import model_validator
 
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.settings import Settings
-from warmstart.vocabulary.aux_space.anchors import Anchors, anchor_pairs
+from warmstart.vocabulary.aux_space.anchors import anchor_pairs
+from warmstart.vocabulary.aux_space.bilingual import WordVectorSettings
 from warmstart.vocabulary.aux_space.binding import word_space
 from warmstart.vocabulary.aux_space.procrustes import align_spaces
-from warmstart.vocabulary.aux_space.train import StaticSettings
 
 if TYPE_CHECKING:
     from warmstart.vocabulary.rows._base import RowContext
-
-
-class WordVectorSettings(Settings):
-    """Where word vectors of two languages come from, and what brings them into one space."""
-
-    source_vectors: str | None = None
-    """File of word vectors of the source language (.vec, .vec.gz, .bin, .npz); without it they are trained on
-    the source text."""
-    target_vectors: str | None = None
-    """File of word vectors of the target language; without it they are trained on the target text."""
-    training: StaticSettings = StaticSettings(level="word", min_count=5, min_n=5, max_n=5)
-    """How word vectors are trained."""
-    anchors: Anchors = "auto"
-    """Pairs that bring the two languages into one space: the given `dictionary`; one mined from `parallel`
-    sentences; words `identical` in both texts; `none` where the vectors are aligned already (multilingual
-    vectors in two files). `auto`: the first of these that is given."""
-    centre: bool = False
-    """Subtract each language's mean vector before fitting."""
-    normalise: bool = False
-    """Scale word vectors to length one before fitting."""
-
-    @model_validator(mode="after")
-    def _words(self) -> Self:
-        if self.training.level != "word":
-            raise ValueError("bags are made of words: training.level must be word")
-        return self
 
 
 @dataclass(frozen=True)

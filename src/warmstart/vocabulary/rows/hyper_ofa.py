@@ -6,11 +6,12 @@ import numpy as np
 from pydantic import Field
 
 from warmstart.foundation.errors import UserError
+from warmstart.vocabulary.aux_space.bilingual import WordVectorSettings
 from warmstart.vocabulary.computed import ComputedMix
 from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.predictor.bag_settings import BagNetworkSettings
 from warmstart.vocabulary.predictor.bags import Bags, token_bags
-from warmstart.vocabulary.predictor.word_vectors import Words, WordVectorSettings, bilingual_words
+from warmstart.vocabulary.predictor.word_vectors import Words, bilingual_words
 from warmstart.vocabulary.rows._base import RowContext, initialisers
 
 

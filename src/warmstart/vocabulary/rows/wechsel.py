@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.settings import Settings
-from warmstart.vocabulary.aux_space.anchors import Anchors, anchor_pairs
+from warmstart.vocabulary.aux_space.anchors import anchor_pairs
+from warmstart.vocabulary.aux_space.bilingual import WordVectorSettings
 from warmstart.vocabulary.aux_space.binding import word_space
 from warmstart.vocabulary.aux_space.compose import Composition, subword_space
 from warmstart.vocabulary.aux_space.neighbours import nearest_by_cosine
 from warmstart.vocabulary.aux_space.procrustes import align_spaces
 from warmstart.vocabulary.aux_space.space import AuxSpace
-from warmstart.vocabulary.aux_space.train import StaticSettings
 from warmstart.vocabulary.mix import RowMix
 from warmstart.vocabulary.rows._base import RowContext, initialisers
 
 
-class WechselSettings(Settings):
+class WechselSettings(WordVectorSettings):
     """Options of `wechsel`."""
 
-    source_vectors: str | None = None
-    """File of word vectors of the source language (.vec, .vec.gz, .bin, .npz); without it they are trained on
-    the source text."""
-    target_vectors: str | None = None
-    """File of word vectors of the target language; without it they are trained on the target text."""
-    training: StaticSettings = StaticSettings(level="word", min_count=5, min_n=5, max_n=5)
-    """How word vectors are trained."""
-    anchors: Anchors = "auto"
-    """Pairs that bring the two languages into one space: the given `dictionary`; one mined from `parallel`
-    sentences; words `identical` in both texts (numbers, names; the right choice within one language); `none`
-    where the vectors are aligned already. `auto`: the first of these that is given."""
-    centre: bool = False
-    """Subtract each language's mean vector before fitting; usually helps, not done by the paper."""
-    normalise: bool = False
-    """Scale word vectors to length one before fitting; usually helps, not done by the paper."""
     compose: Composition = "auto"
     """How tokens get vectors from words: `words` (frequency-weighted mean over words that contain the token),
     `ngrams` (fastText's subword information), or `auto`: n-grams, and words for the tokens without any."""
@@ -45,12 +27,6 @@ class WechselSettings(Settings):
     """Source tokens mixed into one row."""
     temperature: float = Field(default=0.1, gt=0)
     """Weights are softmax(cosine / temperature)."""
-
-    @model_validator(mode="after")
-    def _words(self) -> Self:
-        if self.training.level != "word":
-            raise ValueError("word vectors are aligned: training.level must be word")
-        return self
 
 
 @initialisers.register(
