@@ -49,6 +49,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, signum: int
 ) -> None:
     """Causal, masked and seq2seq, with dropout and random masks; stopped between two saves."""
+    handler = signal.getsignal(signal.SIGINT)
     whole = tiny.run(tmp_path / "whole", kind=kind, model=DROPOUT[kind]())
     assert len(whole.curve.points) == 4 and whole.steps == 12
     assert whole.curve.final != whole.curve.points[0].bpb
@@ -63,7 +64,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert tiny.curve(rest) == tiny.curve(whole)
     assert tiny.curve(tmp_path / "part") == tiny.curve(tmp_path / "whole")
     assert tiny.same_bits(rest.checkpoint, whole.checkpoint)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_ctrl_c_while_measuring_stops_at_once(tmp_path: Path) -> None:

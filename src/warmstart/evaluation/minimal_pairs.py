@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from warmstart.evaluation.bits import bits_per_byte
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.tasks import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,7 @@ def minimal_pairs(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[tuple[str, str]],
     *,
-    task: Literal["causal", "masked", "seq2seq"],
+    task: Task,
     context_length: int = 512,
     per_byte: bool = False,
     bf16: bool = False,
