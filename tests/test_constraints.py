@@ -1,4 +1,4 @@
-"""The pinned versions install on every Python that the project promises, not only on the one that wrote the pins."""
+"""The pinned versions install on the oldest Python that the project promises."""
 
 import importlib.metadata
 import re
@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 def test_every_pinned_package_accepts_the_oldest_python_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     oldest = re.search(r">=\s*(\d+\.\d+)", project["requires-python"]).group(1) + ".0"
-    pinned = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = [
+        line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    ]
     assert pinned
     refuses = {}
     for name in pinned:

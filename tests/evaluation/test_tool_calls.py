@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_language_models import model_for
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from warmstart.evaluation.tool_calls import (
     Decisions,
@@ -25,24 +25,6 @@ from warmstart.evaluation.tool_calls import (
 from warmstart.foundation.errors import UserError
 
 TOOLS = [20, 23, 21]
-
-
-def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=24,
-        hidden_size=12,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    made = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        made.lm_head.weight.normal_(0, 1)
-    return made
 
 
 def blocks(length: int = 12) -> np.ndarray:
@@ -70,7 +52,7 @@ def by_hand(reader: Any, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
 
 def test_decisions_are_the_logits_of_every_asked_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warmstart.evaluation.tool_calls._POSITIONS", 30)  # several batches
-    reader, rows = model(), blocks()
+    reader, rows = model_for("llama", 24, tied=False), blocks()
     found, expected = decisions(reader, rows, TOOLS), by_hand(reader, rows)
     assert len(found.text) == len(expected) > 20
     others = [i for i in range(24) if i not in TOOLS]
@@ -87,7 +69,7 @@ def test_decisions_are_the_logits_of_every_asked_place(monkeypatch: pytest.Monke
 
 
 def test_bits_per_call_are_those_of_the_whole_softmax() -> None:
-    reader, rows = model(), blocks()
+    reader, rows = model_for("llama", 24, tied=False), blocks()
     losses = [
         float(F.cross_entropy(torch.from_numpy(z), torch.tensor(label)))
         for z, label in by_hand(reader, rows)

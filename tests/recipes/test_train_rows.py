@@ -18,7 +18,7 @@ from vocab_tokenizers import plain, sentences
 
 from warmstart.checkpoint import Lineage, resolve, save_checkpoint
 from warmstart.foundation.errors import UserError
-from warmstart.recipes.operations.train_rows import TrainRowsSettings, plain_settings
+from warmstart.recipes.operations.train_rows import TrainRowsSettings
 from warmstart.recipes.runner import Runner
 from warmstart.vocabulary.settings import TransplantSettings
 from warmstart.vocabulary.transplant import transplant
@@ -114,11 +114,9 @@ def test_rare_tokens_keep_their_rows_or_get_written_text(tmp_path: Path) -> None
 
 def test_one_pass_over_the_snippets_without_a_budget() -> None:
     settings = TrainRowsSettings.parse({"source": "a", "reference": "b", "corpus": "c"})
-    assert (
-        plain_settings(settings).num_train_epochs == 1 and plain_settings(settings).trainable == "embeddings"
-    )
+    assert settings.loop().num_train_epochs == 1 and settings.loop().trainable == "embeddings"
     more = TrainRowsSettings.parse({"source": "a", "reference": "b", "corpus": "c", "max_steps": 3})
-    assert plain_settings(more).num_train_epochs is None and plain_settings(more).max_steps == 3
+    assert more.loop().num_train_epochs is None and more.loop().max_steps == 3
 
 
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:

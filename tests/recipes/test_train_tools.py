@@ -18,7 +18,7 @@ from vocab_tokenizers import plain, sentences
 
 from warmstart.checkpoint import Lineage, resolve, save_checkpoint
 from warmstart.foundation.errors import UserError
-from warmstart.recipes.operations.train_tools import TrainToolsSettings, plain_settings
+from warmstart.recipes.operations.train_tools import TrainToolsSettings
 from warmstart.recipes.runner import Runner
 from warmstart.vocabulary.tools import read_tools
 
@@ -122,11 +122,9 @@ def test_examples_are_drawn_by_the_seed_and_counted(tmp_path: Path) -> None:
 
 def test_settings_say_what_cannot_be_trained(tmp_path: Path) -> None:
     settings = TrainToolsSettings.parse({"source": "a", "corpus": "c", "trainable": "all"})
-    assert (
-        plain_settings(settings).num_train_epochs == 10 and plain_settings(settings).trainable == "embeddings"
-    )
+    assert settings.loop().num_train_epochs == 10 and settings.loop().trainable == "embeddings"
     with pytest.raises(UserError, match="not 'causal'"):
-        plain_settings(TrainToolsSettings.parse({"source": "a", "corpus": "c", "objective": "causal"}))
+        TrainToolsSettings.parse({"source": "a", "corpus": "c", "objective": "causal"}).loop()
     given, runner = world(tmp_path), Runner(tmp_path / "cache")
     with pytest.raises(UserError, match=r"no tools.*add-tools"):
         runner.step("train-tools", {**given, "source": str(tmp_path / "source")})

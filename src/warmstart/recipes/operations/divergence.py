@@ -48,8 +48,8 @@ def divergence_step(settings: DivergenceSettings, folder: Path, runner: Runner) 
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
     from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus
-    from warmstart.recipes.operations.train import held_out_sample
     from warmstart.recipes.operations.train_rows import first_ids
+    from warmstart.recipes.training_step import held_out_sample
     from warmstart.vocabulary.aligning import align, fold_ids
     from warmstart.vocabulary.divergence import divergence
     from warmstart.vocabulary.map import VocabMap

@@ -12,11 +12,10 @@ from pydantic import Field
 
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.files import atomic_folder
 from warmstart.foundation.progress import note
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
-from warmstart.training.settings import TrainSettings
+from warmstart.recipes.training_step import RowTrainingStep, held_out_bpb, held_out_sample, leave
 
 if TYPE_CHECKING:
     from warmstart.vocabulary.aligning import Alignment
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from warmstart.vocabulary.snippets import Snippets
 
 
-class TrainRowsSettings(TrainSettings):
+class TrainRowsSettings(RowTrainingStep):
     """Train the rows of new tokens on short texts in which they occur; every other row stays bit for bit."""
 
+    unbudgeted_epochs = 1.0
     source: str = Field(min_length=1)
     """Checkpoint with the new vocabulary, its new rows initialised: folder, hub id or `${step}`."""
     reference: str = Field(min_length=1)
@@ -52,34 +52,21 @@ class TrainRowsSettings(TrainSettings):
     them on what there is; or keep their rows as they are. A row without any text stays in each case."""
     block_size: int = Field(default=50, ge=4)
     """Most tokens of a snippet in either cut."""
-    per_device_train_batch_size: int = Field(default=16, ge=1)
-    """Snippets per process and forward pass."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate; small models bear more."""
-    lr_scheduler_type: str = "constant"
-    """Schedule of the learning rate: `warmup-stable-decay`, `cosine`, `linear` or `constant`."""
-    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
-    """Share of the budget in which the rate rises linearly from near zero to its peak."""
-    eval_split: Literal["valid", "test"] = "valid"
-    """Part of the corpus that evaluation points measure."""
-    eval_max_bytes: int = 65536
-    """UTF-8 bytes of held-out text measured at each evaluation point."""
     context_length: int = Field(default=512, gt=1)
     """Tokens that the model sees at once when it is measured, limited by its own maximum."""
     evaluation: Literal["bits-per-byte", "divergence"] = "bits-per-byte"
     """What evaluation points measure on held-out text: bits per byte in the new cut, or the mean divergence
     from the reference right after new tokens, in nats (see the step `divergence`)."""
-    keep: bool = True
-    """Whether the artifact holds the trained model, or only its curve."""
 
 
 @operations.register("train-rows", settings=TrainRowsSettings, tags=("trains",))
 def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -> None:
     """Train the rows of new tokens only; the artifact holds the model and `training.json`, its curve."""
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
-    from warmstart.checkpoint import Lineage, resolve
+    from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus
-    from warmstart.recipes.operations.train import finite, held_out_bpb, held_out_sample, save_into
     from warmstart.training import train
     from warmstart.training.loop import make_objective
     from warmstart.vocabulary.aligning import align, fold_ids
@@ -91,7 +78,7 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
     vocab = VocabMap.build(old, tokenizer, source_size=reference.rows, target_size=source.rows)
     if not len(vocab.new):
         raise UserError("the source has no token that the reference lacks", where=settings.source)
-    plain = plain_settings(settings)
+    plain = settings.loop()
     objective = make_objective(model, tokenizer, plain, teacher=teacher, fold=fold_ids(vocab))
     corpus = open_corpus(settings.corpus)
     alignment = align(vocab, old, tokenizer, vocab.new, settings.alignment)
@@ -122,13 +109,11 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         objective=objective,
     )
     curve = outcome.curve
-    measured = {
+    measured: dict[str, Any] = {
         "new tokens": len(vocab.new),
         "rows trained": len(rows),
         "rows kept for want of text": len(vocab.new) - len(rows),
         "snippets": len(texts),
-        "training tokens": outcome.tokens,
-        "training seconds": round(outcome.seconds, 1),
     }
     if curve.points:
         what = settings.evaluation.replace("-", " ")
@@ -137,27 +122,16 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
             f"{what} after": curve.final,
             "training FLOPs": curve.points[-1].flops,
         }
-    lineage = Lineage.of(
+    leave(
+        folder,
         "train-rows",
-        settings.model_dump(mode="json", exclude_unset=True),
+        settings,
+        (model, tokenizer),
+        outcome,
         parents=[source, reference],
         data={corpus.name: corpus.fingerprint},
-        seeds={"seed": settings.seed},
-        measured=finite(measured),
+        measured=measured,
     )
-    with atomic_folder(folder / "output", replace=True) as output:
-        if settings.keep:
-            save_into(output, model, tokenizer, lineage)
-        (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
-
-
-def plain_settings(settings: TrainRowsSettings) -> TrainSettings:
-    """What the training loop is told; one pass over the snippets without a budget."""
-    plain = {name: getattr(settings, name) for name in TrainSettings.model_fields}
-    budgets = ("max_tokens", "max_steps", "max_seconds", "num_train_epochs")
-    if all(plain[name] is None for name in budgets):
-        plain["num_train_epochs"] = 1.0
-    return TrainSettings.model_validate(plain)
 
 
 def first_ids(old: Any, new: Any) -> tuple[int, int] | None:

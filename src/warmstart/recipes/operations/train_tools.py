@@ -10,9 +10,9 @@ from pydantic import Field
 
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.files import atomic_folder
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
+from warmstart.recipes.training_step import RowTrainingStep, leave
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from warmstart.vocabulary.tool_texts import ToolTexts
 
 
-class TrainToolsSettings(TrainSettings):
+class TrainToolsSettings(RowTrainingStep):
     """Train the output rows of tools on texts with calls; all else of the model stays bit for bit."""
 
+    unbudgeted_epochs = 10.0
     source: str = Field(min_length=1)
     """Checkpoint with tools, from a step of type `add-tools`: folder, hub id or `${step}`."""
     corpus: CorpusSettings
@@ -42,16 +43,21 @@ class TrainToolsSettings(TrainSettings):
     """Texts per process and forward pass; the source has 1."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
-    lr_scheduler_type: str = "constant"
-    """Schedule of the learning rate: `warmup-stable-decay`, `cosine`, `linear` or `constant`."""
-    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
-    """Share of the budget in which the rate rises linearly from near zero to its peak."""
-    eval_split: Literal["valid", "test"] = "valid"
-    """Part of the corpus that evaluation points measure, in bits per call."""
-    eval_max_bytes: int = 65536
-    """UTF-8 bytes of held-out text measured at each evaluation point."""
-    keep: bool = True
-    """Whether the artifact holds the trained model, or only its curve."""
+
+    def loop(self) -> TrainSettings:
+        """What the training loop is told.
+
+        Raises:
+            UserError: Another objective, which would train rows that no text contains.
+        """
+        name = self.objective if isinstance(self.objective, str) else self.objective.get("name")
+        if name != "tool-rows":
+            raise UserError(
+                f"tools are trained with the objective tool-rows, not {name!r}",
+                where="train-tools",
+                fix="set objective: tool-rows",
+            )
+        return super().loop().model_copy(update={"trainable": "embeddings"})
 
 
 @operations.register("train-tools", settings=TrainToolsSettings, tags=("trains",))
@@ -62,10 +68,9 @@ def train_tools_step(settings: TrainToolsSettings, folder: Path, runner: Runner)
     tools that are trained: those with a call in the text. The rows of others stay as they are.
     """
     import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
-    from warmstart.checkpoint import Lineage, resolve
+    from warmstart.checkpoint import resolve
     from warmstart.corpus.calls import open_calls
     from warmstart.evaluation.tool_calls import bits_per_call
-    from warmstart.recipes.operations.train import finite, save_into
     from warmstart.training import train
     from warmstart.training.loop import make_objective
     from warmstart.vocabulary.tool_texts import in_order, tool_texts
@@ -75,7 +80,7 @@ def train_tools_step(settings: TrainToolsSettings, folder: Path, runner: Runner)
     tools = read_tools(source.path)
     model, tokenizer = source.load_model(), source.load_tokenizer()
     corpus = open_calls(settings.corpus)
-    plain = plain_settings(settings)
+    plain = settings.loop()
     objective = make_objective(model, tokenizer, plain, tools=list(tools.values()))
     drawn = in_order(corpus.documents("train"), settings.seed)
     texts = tool_texts(drawn, tokenizer, tools, length=settings.block_size, examples=settings.examples)
@@ -101,50 +106,25 @@ def train_tools_step(settings: TrainToolsSettings, folder: Path, runner: Runner)
         rows=rows,
         objective=objective,
     )
-    curve = outcome.curve
     measured = {
         "tools": len(tools),
         "tools trained": len(rows),
         "calls learned from": int(counts.sum()),
         "texts": len(texts),
-        "bits per call before": curve.points[0].bpb,
-        "bits per call after": curve.final,
-        "training tokens": outcome.tokens,
-        "training seconds": round(outcome.seconds, 1),
+        "bits per call before": outcome.curve.points[0].bpb,
+        "bits per call after": outcome.curve.final,
     }
-    lineage = Lineage.of(
+    leave(
+        folder,
         "train-tools",
-        settings.model_dump(mode="json", exclude_unset=True),
+        settings,
+        (model, tokenizer),
+        outcome,
         parents=[source],
         data={corpus.name: corpus.fingerprint},
-        seeds={"seed": settings.seed},
-        measured=finite(measured),
+        measured=measured,
+        also=lambda output: write_tools(output, tools),
     )
-    with atomic_folder(folder / "output", replace=True) as output:
-        if settings.keep:
-            save_into(output, model, tokenizer, lineage)
-            write_tools(output, tools)
-        (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
-
-
-def plain_settings(settings: TrainToolsSettings) -> TrainSettings:
-    """What the training loop is told; ten passes over the texts without a budget, as in the source.
-
-    Raises:
-        UserError: Another objective, which would train rows that no text contains.
-    """
-    plain = {name: getattr(settings, name) for name in TrainSettings.model_fields}
-    given = settings.objective
-    name = given if isinstance(given, str) else given.get("name")
-    if name != "tool-rows":
-        raise UserError(
-            f"tools are trained with the objective tool-rows, not {name!r}",
-            where="train-tools",
-            fix="set objective: tool-rows",
-        )
-    if all(plain[key] is None for key in ("max_tokens", "max_steps", "max_seconds", "num_train_epochs")):
-        plain["num_train_epochs"] = 10.0
-    return TrainSettings.model_validate(plain | {"trainable": "embeddings"})
 
 
 def held_out_texts(documents: Iterable[Document], max_bytes: int, **options: Any) -> ToolTexts:

@@ -1,0 +1,135 @@
+"""What steps that train share: settings, what they measure on the way, and the artifact that they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from warmstart.corpus.settings import CorpusSettings
+from warmstart.foundation.files import atomic_folder
+from warmstart.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from warmstart.checkpoint import Checkpoint
+    from warmstart.corpus import Document
+    from warmstart.foundation.tasks import Task
+    from warmstart.training import TrainResult
+
+_BUDGETS = ("max_tokens", "max_steps", "max_seconds", "num_train_epochs")
+
+
+class TrainingStep(TrainSettings):
+    """Settings of any step tagged `trains`."""
+
+    unbudgeted_epochs: ClassVar[float | None] = None
+    """Passes over the text where no budget is given."""
+
+    source: str = Field(min_length=1)
+    """Checkpoint to train from: folder, hub id, `name@revision`, named source or `${step}`."""
+    corpus: CorpusSettings
+    """Text to train on."""
+    eval_split: Literal["valid", "test"] = "valid"
+    """Part of the corpus that evaluation points measure."""
+    eval_max_bytes: int = 65536
+    """UTF-8 bytes of held-out text measured at each evaluation point."""
+    keep: bool = True
+    """Whether the artifact holds the trained model, or only its curve."""
+
+    def loop(self) -> TrainSettings:
+        """What the training loop is told."""
+        plain = {name: getattr(self, name) for name in TrainSettings.model_fields}
+        if all(plain[name] is None for name in _BUDGETS):
+            plain["num_train_epochs"] = self.unbudgeted_epochs
+        return TrainSettings.model_validate(plain)
+
+
+class RowTrainingStep(TrainingStep):
+    """Settings of a step that trains rows of the vocabulary on short texts, at a constant rate."""
+
+    per_device_train_batch_size: int = Field(default=16, ge=1)
+    """Texts per process and forward pass."""
+    lr_scheduler_type: str = "constant"
+    """Schedule of the learning rate: `warmup-stable-decay`, `cosine`, `linear` or `constant`."""
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Share of the budget in which the rate rises linearly from near zero to its peak."""
+
+
+def leave(
+    folder: Path,
+    operation: str,
+    settings: TrainingStep,
+    trained: tuple[Any, Any],
+    outcome: TrainResult,
+    *,
+    parents: Sequence[Checkpoint],
+    data: Mapping[str, str],
+    measured: Mapping[str, Any],
+    also: Callable[[Path], None] | None = None,
+) -> None:
+    """Leave the artifact in `folder/output`: `training.json`, the curve, and with `keep` the checkpoint.
+
+    Args:
+        folder: The step's folder.
+        operation: Name of the step type, for the lineage.
+        settings: The step's settings.
+        trained: Model and tokenizer.
+        outcome: What the training loop returned.
+        parents: Checkpoints that the model comes from.
+        data: Name of the corpus to its fingerprint.
+        measured: Numbers for the lineage; tokens and seconds of training are added.
+        also: Writes what else belongs into the checkpoint's folder.
+    """
+    from warmstart.checkpoint import Lineage, save_checkpoint
+
+    model, tokenizer = trained
+    spent = {"training tokens": outcome.tokens, "training seconds": round(outcome.seconds, 1)}
+    with atomic_folder(folder / "output", replace=True) as output:
+        if settings.keep:
+            lineage = Lineage.of(
+                operation,
+                settings.model_dump(mode="json", exclude_unset=True),
+                parents=parents,
+                data=data,
+                seeds={"seed": settings.seed},
+                measured=finite({**measured, **spent}),
+            )
+            save_checkpoint(output / "model", model, tokenizer, lineage=lineage)
+            for item in list((output / "model").iterdir()):
+                item.rename(output / item.name)
+            (output / "model").rmdir()
+            if also:
+                also(output)
+        (output / "training.json").write_text(outcome.curve.model_dump_json(), encoding="utf-8")
+
+
+def finite(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Without numbers that JSON cannot hold."""
+    return {k: v for k, v in measured.items() if not isinstance(v, float) or math.isfinite(v)}
+
+
+def held_out_bpb(
+    tokenizer: Any, texts: list[str], task: Task, context_length: int, bf16: bool
+) -> Callable[[Any], float]:
+    """What evaluation points of training call: bits per byte of `texts` under the model as it is."""
+    from warmstart.evaluation import bits_per_byte
+
+    def evaluate(model: Any) -> float:
+        measured = bits_per_byte(model, tokenizer, texts, task=task, context_length=context_length, bf16=bf16)
+        return measured.bpb
+
+    return evaluate
+
+
+def held_out_sample(documents: Iterable[Document], max_bytes: int) -> list[str]:
+    """Texts of up to `max_bytes` bytes in all, drawn by hash so that they come from all of `documents`."""
+    from warmstart.evaluation.bits import limited
+
+    texts = sorted(
+        {d.text for d in documents}, key=lambda t: hashlib.blake2b(t.encode("utf-8", "replace")).digest()
+    )
+    return list(limited(texts, max_bytes))
