@@ -76,6 +76,16 @@ def test_code():
     assert ast.dump(ast.parse(code)) == ast.dump(expected), "the same program"
 
 
+def test_form_feeds_and_other_breaks_that_the_parser_does_not_count():
+    """Some distributions ship the standard library with form feeds between its functions."""
+    odd = SOURCE.replace("\n\nclass Tree", "\n\f\n\fclass Tree").replace("the reader", "\x85the\u2028reader")
+    assert odd.count("\f") == 2
+    assert prose_of(odd) == prose_of(SOURCE)
+    plain = code_of(odd).replace("\f", "").replace("\x85", "").replace("\u2028", " ")
+    assert plain == code_of(SOURCE)
+    assert code_of(SOURCE.replace("\n", "\r\n")) == code_of(SOURCE)
+
+
 def test_topics():
     text = "The assert statement\n***\n\nAssert statements are a way to insert checks.\n"
     source = f"topics = { ({'assert': text})!r}"

@@ -64,6 +64,6 @@ def test_seq2seq_copies_what_was_not_hidden() -> None:
 def test_machine() -> None:
     found = machine()
     assert found["cores"] >= 1 and found["memory_gb"] > 0
-    assert found["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(found["versions"]["torch"])  # without the build, such as +cpu
     assert isinstance(found["bf16"], bool)
     assert matmul_gflops(size=64, seconds=0.01) > 0

@@ -70,7 +70,8 @@ def code_of(source: str) -> str:
     Raises:
         SyntaxError: The source does not parse.
     """
-    lines = source.splitlines(keepends=True)
+    source = _with_plain_breaks(source)
+    lines = [line + "\n" for line in source.split("\n")]
     cuts: list[tuple[int, int, int, int, str]] = []  # line and column where the cut starts and ends, new text
     tree = ast.parse(source)
     for node in (tree, *_statements(tree)):
@@ -150,6 +151,11 @@ def _paragraph(block: list[str]) -> Iterator[str]:
         yield text
 
 
+def _with_plain_breaks(source: str) -> str:
+    """With the line breaks that the parser counts; `splitlines` also breaks at form feeds and others."""
+    return source.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
@@ -221,7 +227,7 @@ def _comments(source: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     inside = _string_lines(tree)
     block: list[str] = []
     first, last, column = 0, -1, -1
-    for line, text in enumerate(source.splitlines(), start=1):
+    for line, text in enumerate(_with_plain_breaks(source).split("\n"), start=1):
         stripped = text.lstrip()
         if not stripped.startswith("#") or line in inside:
             continue
