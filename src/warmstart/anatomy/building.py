@@ -64,15 +64,15 @@ def build_tensors(
                 continue
             stack = _stack_of(template, layers)
             for layer in range(layers[stack]) if stack and "{l}" in template else (None,):
-                name = template.replace("{l}", str(layer))
-                built[name] = _spec(table, entry, name, part, names, sizes, stack, layer)
+                spec = _spec(table, entry, template, part, names, sizes, stack, layer)
+                built[spec.name] = spec
     return built
 
 
 def _spec(
     table: FamilyTable,
     entry: EntryTable,
-    name: str,
+    template: str,
     part: str,
     names: Mapping[str, Any],
     sizes: Mapping[str, int],
@@ -88,7 +88,7 @@ def _spec(
             "layer": f"{joined}@{stack}.{layer}",
         }[axis.scope]
     return TensorSpec(
-        name=name,
+        name=template.replace("{l}", str(layer)),
         dims=parse_dims(entry.dims, sizes, groups),
         part=part,
         unit=entry.unit,
@@ -97,6 +97,7 @@ def _spec(
         reads=entry.reads,
         aliases=entry.aliases,
         tied_to=entry.tied_to if evaluate(entry.tied_when, names) else None,
+        template=template,
     )
 
 

@@ -14,6 +14,7 @@ from warmstart.anatomy.expressions import evaluate, variables
 from warmstart.anatomy.groups import AxisGroup, VocabularySites, axis_groups
 from warmstart.anatomy.notation import Tensor, TensorSpec
 from warmstart.anatomy.tables import FamilyTable, table_for
+from warmstart.anatomy.traits import Traits
 from warmstart.foundation.errors import UserError, nearest
 from warmstart.foundation.tasks import Task
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Anatomy(Traits):
     """What the weights of one model mean. Build it with [`anatomy_of`][warmstart.anatomy.model.anatomy_of].
 
     Attributes:

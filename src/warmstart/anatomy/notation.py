@@ -62,6 +62,7 @@ class TensorSpec:
         reads: `self`, or `encoder` where the input are the states of another stack (cross-attention k and v).
         aliases: Other names under which the same tensor may be stored.
         tied_to: Name of the weight whose storage this one shares, or None.
+        template: The name with `{l}` for the layer, as the table has it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class TensorSpec:
     reads: Literal["self", "encoder"] = "self"
     aliases: tuple[str, ...] = ()
     tied_to: str | None = None
+    template: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from warmstart.foundation.errors import UserError
+from warmstart.foundation.errors import UserError, nearest
 from warmstart.foundation.settings import Settings
 
 Part = Literal["embeddings", "positions", "attention", "mlp", "norms", "head", "other"]
@@ -67,6 +67,24 @@ class AttentionTable(Settings):
     """Whether this model has it."""
 
 
+class NormTable(Settings):
+    """The norms of a family."""
+
+    kind: Literal["rms", "layer"]
+    """`rms` divides by the root mean square, `layer` subtracts the mean first."""
+    eps: str
+    """Config key of the constant under the root; all norms of the model share it."""
+
+
+class QueryTable(Settings):
+    """One tensor that scales with the queries."""
+
+    index: int | None = None
+    """Place of the queries in the constant factor of a fused q, k, v dimension; nothing when not fused."""
+    when: Expression = True
+    """Whether a factor of this tensor is a factor of the queries."""
+
+
 class VocabularyTable(Settings):
     """Where the vocabulary axis lives."""
 
@@ -110,9 +128,23 @@ class FamilyTable(Settings):
     max_length: Expression | None = None
     """Longest input in tokens, or nothing when positions are relative."""
     tensors: dict[Part, dict[str, tuple[EntryTable, ...]]]
-    """Name templates per part; `{l}` is the layer, `{s}` the stack."""
+    """Name templates per part; `{l}` is the layer."""
     attention: tuple[AttentionTable, ...]
     """The attentions of a block."""
+    norm: NormTable
+    """Kind of the norms and where their epsilon stands."""
+    last_norm: str | None
+    """Module whose output only the head reads."""
+    residual: Literal["pre", "post"]
+    """`pre` when a block whose `outputs` are zero is the identity; `post` when norms stand in the stream."""
+    rotary: Expression
+    """Whether positions rotate the entries of a head."""
+    score_scale: Expression
+    """Factor of `q·k` before the softmax; `layer` is the index of the block."""
+    queries: dict[str, QueryTable]
+    """Templates of the tensors that, multiplied by `c` together, multiply the queries by `c`."""
+    outputs: tuple[str, ...]
+    """Templates of the weights and biases whose output is added to the residual stream."""
     units: tuple[str, ...] = ("body", "head")
     """Units of the language model."""
     optional_units: tuple[str, ...] = ("head",)
@@ -139,6 +171,20 @@ class FamilyTable(Settings):
             part: {name: entries(entry) for name, entry in (names or {}).items()}
             for part, names in value.items()
         }
+
+    @field_validator("queries", mode="before")
+    @classmethod
+    def _index(cls, value: Any) -> Any:
+        return {name: item if isinstance(item, dict) else {"index": item} for name, item in value.items()}
+
+    @model_validator(mode="after")
+    def _templates_exist(self) -> Self:
+        known = {template for part in self.tensors.values() for template in part}
+        last = (f"{self.last_norm}.weight",) if self.last_norm else ()
+        for template in (*self.queries, *self.outputs, *last):
+            if template not in known:
+                raise ValueError(f"no tensor {template!r} in the table; {nearest(template, known)}")
+        return self
 
 
 @cache
