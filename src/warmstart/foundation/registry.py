@@ -11,7 +11,7 @@ import functools
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, TypeVar
@@ -96,6 +96,16 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise UserError(f"unknown {self.kind} {name!r}", where=where, fix=nearest(name, self.names()))
         return self._entries[name]
+
+    def choose(self, value: str | Mapping[str, Any], *, where: object = None) -> tuple[Entry[T], Any]:
+        """The method that a setting names, and its own settings: a name, or a table `{name: …, …}`.
+
+        Raises:
+            UserError: No such method, or settings that it does not have.
+        """
+        table = {"name": value} if isinstance(value, str) else dict(value)
+        entry = self.get(str(table.pop("name", "")), where=where)
+        return entry, entry.settings.parse(table, where=entry.name)
 
     def names(self) -> list[str]:
         """Sorted names, without importing any method."""

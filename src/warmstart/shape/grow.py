@@ -1,0 +1,103 @@
+"""Growing a model: more layers, and wider ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from warmstart.anatomy import Anatomy
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.settings import Settings
+from warmstart.shape.depth import depths
+from warmstart.shape.groups import resized_groups
+from warmstart.shape.maps import LayerMap
+from warmstart.shape.reshape import Reshape
+from warmstart.shape.target import target_anatomy
+from warmstart.shape.width import Widening, WidthContext, widths
+
+
+class GrowSettings(Settings):
+    """Which size, and how to get there."""
+
+    to: dict[str, int] = Field(min_length=1)
+    """Sizes of the new model by their configuration keys, such as `{hidden_size: 512, num_hidden_layers:
+    12}`; what is not named stays."""
+    width: str | dict[str, Any] = "exact"
+    """How axes grow: `exact`, `fpi` or `aki`; or a table `{name: exact, …}` with the way's own settings."""
+    depth: str | dict[str, Any] = "identity"
+    """Where new layers come from: `identity` (blocks that add nothing), `stack`, `interleave`, `span`; or a
+    table with the way's own settings."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of shares, noise and random choices."""
+
+
+def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
+    """The surgery that makes a larger model.
+
+    Args:
+        old: The model that exists.
+        settings: Which size, and how.
+
+    Raises:
+        UserError: Sizes that the family cannot have, that are not larger, or that a way cannot reach.
+    """
+    new = target_anatomy(old, settings.to)
+    layers = _layers(old, new, settings)
+    rng = np.random.default_rng(settings.seed)
+    resized = tuple(resized_groups(old, new, layers))
+    if not resized and not layers:
+        raise UserError("the model has these sizes already", where="grow", fix="name a larger one under `to`")
+    way, own = widths.choose(settings.width, where="width")
+    found = way.target(own, WidthContext(old, new, layers, resized, rng)) if resized else Widening()
+    inexact = list(found.inexact)
+    depth, _ = depths.choose(settings.depth, where="depth")
+    if layers and "exact" not in depth.tags:
+        inexact.append(f"layers are copied ({depth.name})")
+    elif layers and new.residual == "post":
+        inexact.append("a block of a post-norm model that adds nothing still normalises")
+    if resized and "exact" not in way.tags and not found.inexact:
+        inexact.append(f"the way {way.name} keeps the function only in part")
+    return Reshape(
+        old=old,
+        new=_with_config(new, {**found.config, **_per_layer(old, layers)}),
+        maps=found.maps,
+        layers=layers,
+        factors=found.factors,
+        split=frozenset(found.split),
+        seed=settings.seed,
+        inexact=tuple(inexact),
+    )
+
+
+def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings) -> dict[str, LayerMap]:
+    way, own = depths.choose(settings.depth, where="depth")
+    found = {}
+    for stack, count in new.layers.items():
+        if count < old.layers[stack]:
+            raise UserError(
+                f"the {stack} would shrink from {old.layers[stack]} to {count} layers",
+                where="grow",
+                fix="shrink it in a step of its own",
+            )
+        if count > old.layers[stack]:
+            found[stack] = way.target(own, old.layers[stack], count)
+    return found
+
+
+def _per_layer(old: Anatomy, layers: dict[str, LayerMap]) -> dict[str, Any]:
+    """Configuration lists with one entry per layer, following the layers."""
+    order = next(iter(layers.values()), None)
+    found = {}
+    for key in old.table.per_layer_keys:
+        values = old.config.get(key)
+        if isinstance(values, list | tuple):
+            found[key] = [values[order.origin(i)] for i in range(len(order))] if order else list(values)
+    return found
+
+
+def _with_config(new: Anatomy, changes: dict[str, Any]) -> Anatomy:
+    from warmstart.anatomy import anatomy_of
+
+    return anatomy_of({**new.config, **changes}, tied=new.tied) if changes else new
