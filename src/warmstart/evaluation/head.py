@@ -50,6 +50,11 @@ class Head:
         """Whether the output of the layer is the logits."""
         return self.scale == 1.0 and self.softcap is None
 
+    def finished(self, output: Tensor) -> Tensor:
+        """Logits from the output of the layer."""
+        found = output if self.scale == 1.0 else output * self.scale
+        return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
+
 
 _heads: weakref.WeakKeyDictionary[nn.Module, Head] = weakref.WeakKeyDictionary()
 
@@ -76,23 +81,47 @@ def token_losses(
     where = (flat != -100).nonzero()[:, 0]
     goal = flat[where]
     weights = None if token_weights is None else token_weights.reshape(-1)[where]
-    head = head_of(model, inputs)
+    head, hidden = head_inputs(model, inputs, where)
     if head.linear is None:
-        logits = model(**inputs, **head.options).logits
-        logits = logits.reshape(-1, logits.shape[-1])[where]
-        losses = F.cross_entropy(_exact(logits), goal, reduction="none")
+        losses = F.cross_entropy(_exact(hidden), goal, reduction="none")
         return (losses if weights is None else losses * weights).sum(), losses.detach()
-    seen: list[Tensor] = []
-    with _replaced(head.linear, _identity if head.plain else _keeping(seen)):
-        hidden = model(**inputs, **head.options).logits
-    if not head.plain:
-        hidden = seen[0]
-    hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
     weight, bias = _whole(head.linear.weight), _whole(head.linear.bias)
     if head.scale != 1.0:
         hidden = hidden * head.scale
         bias = None if bias is None else bias * head.scale
     return linear_cross_entropy(hidden, weight, bias, goal, token_weights=weights, softcap=head.softcap)
+
+
+@torch.compiler.disable(recursive=False)
+def head_inputs(model: nn.Module, inputs: Mapping[str, Any], where: Tensor) -> tuple[Head, Tensor]:
+    """The model's head, and what enters its matrix at chosen positions.
+
+    Args:
+        model: As in `token_losses`.
+        inputs: Keyword arguments of its `forward`, without labels.
+        where: Positions, (N,): row times length plus place.
+
+    Returns:
+        The head, and (N, H); the logits (N, V) themselves where the head is no plain matrix.
+    """
+    head = head_of(model, inputs)
+    if head.linear is None:
+        logits = model(**inputs, **head.options).logits
+        return head, logits.reshape(-1, logits.shape[-1])[where]
+    seen: list[Tensor] = []
+    with _replaced(head.linear, _identity if head.plain else _keeping(seen)):
+        hidden = model(**inputs, **head.options).logits
+    if not head.plain:
+        hidden = seen[0]
+    return head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
+
+
+@torch.compiler.disable
+def head_logits(head: Head, states: Tensor) -> Tensor:
+    """Logits (N, V) of what `head_inputs` returned, or of some of its rows; float32 (float64 stays)."""
+    if head.linear is None:
+        return _exact(states)
+    return head.finished(_exact(F.linear(states, _whole(head.linear.weight), _whole(head.linear.bias))))
 
 
 def head_of(model: nn.Module, inputs: Mapping[str, Any]) -> Head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from warmstart.foundation.registry import Registry
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 USUAL: dict[Task, str] = {"causal": "causal", "masked": "masked", "seq2seq": "span"}
 """What the objective `auto` stands for."""
@@ -28,9 +29,11 @@ class BatchShape(NamedTuple):
     predicted: float = 1.0
     """Expected share of the last stack's positions for which the head is computed."""
     teacher: int = 0
-    """Positions that a frozen teacher of the same architecture reads."""
+    """Positions that a frozen teacher (or its encoder) reads."""
     taught: float = 0.0
     """Expected share of the teacher's positions for which its head is computed."""
+    teacher_targets: int | None = None
+    """Positions that the decoder of an encoder-decoder teacher reads."""
 
 
 class Objective(ABC):
@@ -50,8 +53,14 @@ class Objective(ABC):
     """Keyword arguments of the class beside settings and tokenizer."""
     parallel: ClassVar[bool] = False
     """Whether blocks may be (3, L): two cuts of the same text into tokens (see `objectives._parallel`)."""
+    asked: ClassVar[Mapping[Task, str]] = {}
+    """Names under which the same is asked of other kinds of model."""
     fingerprint: str | None = None
     """Hash of the parts; a run is continued only with the same ones."""
+    tutor: PreTrainedModel | None = None
+    """A frozen model that teaches; None without one, and where the trained model teaches itself."""
+    teaching: bool = True
+    """Whether a teacher is read in the step at hand; the FLOPs of the others do without it."""
 
     def __init__(self, settings: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.settings, self.tokenizer = settings, tokenizer
@@ -72,6 +81,12 @@ class Objective(ABC):
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:  # noqa: B027
         """Called once before the first step, when `model` is on `device`: a teacher moves there as well."""
+
+    def at(self, progress: float) -> None:  # noqa: B027
+        """Called before each step with the share of the budget at the middle of that step."""
+
+    def finish(self) -> None:  # noqa: B027
+        """Called once when the run ends or stops, however it does."""
 
     def shape(self, tokens: int) -> BatchShape:
         """Positions computed for a block of `tokens` tokens; what FLOPs are counted from."""
@@ -101,10 +116,12 @@ class Objective(ABC):
         """
         from warmstart.evaluation.head import token_losses
 
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        targets = self.targets(batch["labels"])
-        total, losses = token_losses(model, inputs, targets)
+        total, losses = token_losses(model, self.inputs(model, batch), self.targets(batch["labels"]))
         return total, losses.new_tensor(float(losses.numel()))
+
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Arguments of the model's `forward` for a batch."""
+        return {name: value for name, value in batch.items() if name != "labels"}
 
     def targets(self, labels: Tensor) -> Tensor:
         """The token that each position must predict, from `labels` in the convention of transformers."""

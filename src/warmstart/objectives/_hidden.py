@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.evaluation.cross_entropy import linear_cross_entropy
-from warmstart.evaluation.head import Head, head_of, unwrap
+from warmstart.evaluation.head import Head, head_logits, head_of, unwrap
 from warmstart.foundation.errors import UserError
 
 
@@ -72,11 +72,7 @@ def plain_head(model: nn.Module, ids: Tensor) -> Head:
 def logits(head: Head, hidden: Tensor) -> Tensor:
     """Logits (N, V) of hidden states (N, H), in float32 (float64 stays)."""
     assert head.linear is not None
-    found = F.linear(_entering(head.linear, hidden), *_matrix(head.linear))
-    found = found if found.dtype == torch.float64 else found.float()
-    if head.scale != 1.0:
-        found = found * head.scale
-    return found if head.softcap is None else head.softcap * torch.tanh(found / head.softcap)
+    return head_logits(head, _entering(head.linear, hidden))
 
 
 def next_token_nll(

@@ -36,7 +36,7 @@ class Taught(Causal):
         teacher: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        self._teacher = teacher
+        self.tutor = teacher
         if teacher is not None:
             from warmstart.training.identity import weights_sample
 
@@ -44,7 +44,7 @@ class Taught(Causal):
 
     def teacher(self, model: nn.Module) -> nn.Module:
         """Who teaches `model`."""
-        return model if self._teacher is None else self._teacher
+        return model if self.tutor is None else self.tutor
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Freeze the teacher and move it to `device`; frozen weights that it shares with `model` exist once.
@@ -54,7 +54,7 @@ class Taught(Causal):
         """
         import torch
 
-        if self._teacher is None:
+        if self.tutor is None:
             from warmstart.training.parameters import vocabulary_parameters
 
             rows = vocabulary_parameters(model)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ class Taught(Causal):
                     fix="set trainable: embeddings, or give a teacher",
                 )
             return
-        teacher = self._teacher.eval().requires_grad_(False)
+        teacher = self.tutor.eval().requires_grad_(False)
         torch.nn.Module.to(teacher, device)
         own = dict(model.named_parameters())
         for name, parameter in teacher.named_parameters():

@@ -113,16 +113,14 @@ class Span(Objective):
             "labels": torch.from_numpy(np.concatenate([labels, end], axis=1)),
         }
 
-    def loss(
-        self, model: nn.Module, batch: dict[str, Tensor], companions: nn.Module | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As for every objective; the decoder reads the labels shifted right by the model's own rule."""
         from warmstart.evaluation.head import unwrap
 
-        if "decoder_input_ids" not in batch:
-            shifted = unwrap(model).prepare_decoder_input_ids_from_labels(batch["labels"])
-            batch = {**batch, "decoder_input_ids": shifted}
-        return super().loss(model, batch, companions)
+        found = super().inputs(model, batch)
+        if "decoder_input_ids" not in found:
+            found["decoder_input_ids"] = unwrap(model).prepare_decoder_input_ids_from_labels(batch["labels"])
+        return found
 
 
 def _partition(rng: np.random.Generator, rows: int, total: int, parts: int) -> np.ndarray:

@@ -47,6 +47,13 @@ class TrainingStep(TrainSettings):
             plain["num_train_epochs"] = self.unbudgeted_epochs
         return TrainSettings.model_validate(plain)
 
+    def teachers(self) -> list[tuple[str, Checkpoint]]:
+        """The checkpoint that the objective's table names as its teacher, with its role in the lineage."""
+        from warmstart.checkpoint import resolve
+
+        named = self.objective.get("teacher") if isinstance(self.objective, dict) else None
+        return [("teacher", resolve(named))] if named else []
+
 
 class RowTrainingStep(TrainingStep):
     """Settings of a step that trains rows of the vocabulary on short texts, at a constant rate."""
@@ -66,7 +73,7 @@ def leave(
     trained: tuple[Any, Any],
     outcome: TrainResult,
     *,
-    parents: Sequence[Checkpoint],
+    parents: Sequence[Checkpoint | tuple[str, Checkpoint]],
     data: Mapping[str, str],
     measured: Mapping[str, Any],
     also: Callable[[Path], None] | None = None,
@@ -79,7 +86,7 @@ def leave(
         settings: The step's settings.
         trained: Model and tokenizer.
         outcome: What the training loop returned.
-        parents: Checkpoints that the model comes from.
+        parents: Checkpoints that the model comes from, also as `(role, checkpoint)`.
         data: Name of the corpus to its fingerprint.
         measured: Numbers for the lineage; tokens and seconds of training are added.
         also: Writes what else belongs into the checkpoint's folder.

@@ -68,7 +68,7 @@ class Engine:
     ) -> None:
         from warmstart.objectives import LossModule
 
-        self.settings, self.model = settings, model
+        self.settings, self.model, self.objective = settings, model, objective
         self.accelerator = make_accelerator(settings, run_dir)
         self.sharded = self.world > 1 and wants_shards(settings)
         trained = copy.deepcopy(model) if self.sharded else model
@@ -138,6 +138,7 @@ class Engine:
         sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(
             self.device
         )
+        self.objective.at(progress)
         with self._at_rest(progress):
             sums = self._backward(passes, count, sums)
         if self.world > 1:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import digest
@@ -74,3 +77,15 @@ def weights_sample(model: PreTrainedModel) -> str:
         part = flat[:: max(1, flat.numel() // 1024)].float().cpu()
         total.update(part.numpy().tobytes())
     return total.hexdigest()[:16]
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """Hash of all weights and the configuration: tells models apart that differ in a single row."""
+    total = hashlib.sha256()
+    told = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+    config = {key: value for key, value in model.config.to_dict().items() if key not in told}
+    total.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, parameter in model.named_parameters():
+        total.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        total.update(parameter.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return total.hexdigest()[:32]

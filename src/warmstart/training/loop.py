@@ -87,6 +87,7 @@ def train(
         stack.enter_context(_training_mode(model))
         identity = identity_of(model, packed, settings, rows=rows, objective=objective)
         flops = flops_per_token(model, objective, settings.block_size)
+        stack.callback(objective.finish)
         engine = Engine(model, objective, settings, run_dir, rows=rows, schedule=schedule)
         stack.callback(engine.close)
         if engine.is_main:
@@ -114,6 +115,7 @@ def train(
             lineage=_plain(lineage),
             identity={**identity, "blocks per step": batches.global_rows},
             flops_per_token=flops,
+            teacher_flops_per_token=teacher_flops_per_token(model, objective, settings.block_size),
             plan=Plan.of(
                 settings,
                 tokens_per_step=batches.global_rows * settings.block_size,
@@ -147,13 +149,24 @@ def make_objective(
         task = "masked" if type(model).__name__.endswith("ForMaskedLM") else "causal"
     name = USUAL[task] if name == "auto" else name
     entry = objectives.get(name, where="objective")
+    if task in entry.target.asked:
+        entry = objectives.get(entry.target.asked[task])
     if entry.target.task != task:
         raise UserError(
             f"the objective {name!r} is for {entry.target.task} models, and {type(model).__name__} is {task}",
             fix=f"use objective: {USUAL[task]}",
         )
+    options = entry.settings.parse(table, where=f"objective {name}")
     wanted = {key: part for key, part in parts.items() if key in entry.target.parts}
-    return entry.target(entry.settings.parse(table, where=f"objective {name}"), tokenizer, **wanted)
+    teacher = getattr(options, "teacher", None)
+    if teacher is not None and "teacher" not in wanted:
+        from warmstart.checkpoint import resolve
+
+        found = resolve(teacher)
+        if found.task != task:
+            raise UserError(f"the teacher is a {found.task} model and the student is {task}", where=teacher)
+        wanted |= {"teacher": found.load_model(), "teacher_tokenizer": found.load_tokenizer()}
+    return entry.target(options, tokenizer, **wanted)
 
 
 def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: int) -> float:
@@ -168,11 +181,33 @@ def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: in
     try:
         anatomy = anatomy_of_model(model)
     except UserError:
-        return 6.0 * sum(p.numel() for p in model.parameters())
+        own = 6.0 * sum(p.numel() for p in model.parameters())
+        return own + teacher_flops_per_token(model, objective, block_size)
     shape = objective.shape(block_size)
     forward = anatomy.flops(shape.inputs, target_length=shape.targets, predicted_fraction=shape.predicted)
-    teacher = anatomy.flops(shape.teacher, predicted_fraction=shape.taught) if shape.teacher else 0.0
-    return (3 * forward + teacher) / block_size
+    return (3 * forward + _teacher_flops(model, objective, block_size)) / block_size
+
+
+def teacher_flops_per_token(model: PreTrainedModel, objective: Objective, block_size: int) -> float:
+    """The teacher's part of [`flops_per_token`][warmstart.training.loop.flops_per_token].
+
+    The teacher's own anatomy counts, or two operations per parameter and position where it has none.
+    """
+    return _teacher_flops(model, objective, block_size) / block_size
+
+
+def _teacher_flops(model: PreTrainedModel, objective: Objective, block_size: int) -> float:
+    from warmstart.anatomy import anatomy_of_model
+
+    shape = objective.shape(block_size)
+    if not shape.teacher:
+        return 0.0
+    teacher = model if objective.tutor is None else objective.tutor
+    try:
+        anatomy = anatomy_of_model(teacher)
+    except UserError:
+        return 2.0 * sum(p.numel() for p in teacher.parameters()) * shape.teacher
+    return anatomy.flops(shape.teacher, target_length=shape.teacher_targets, predicted_fraction=shape.taught)
 
 
 @contextlib.contextmanager

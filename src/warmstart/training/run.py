@@ -52,6 +52,7 @@ class Run:
     lineage: dict[str, Any] | None
     identity: dict[str, Any]
     flops_per_token: float
+    teacher_flops_per_token: float
     plan: Plan
     state: RunState = field(default_factory=RunState)
     checkpoint: Path | None = None
@@ -157,6 +158,7 @@ class Run:
         if self.settings.max_seconds is not None:
             state.seconds = self.engine.share(state.seconds)
         state.step += 1
+        state.untaught += not self.engine.objective.teaching
         state.measure = self.plan.measure_now(state.step, state.seconds, before)
         self.losses.add(outcome.sums)
         self._norm = outcome.norm
@@ -215,7 +217,7 @@ class Run:
                 step=self.state.step,
                 tokens=self._tokens,
                 seconds=self.state.seconds,
-                flops=self._tokens * self.flops_per_token,
+                flops=self._flops,
                 bpb=value,
                 train_loss=mean(self.losses.window),
             )
@@ -233,6 +235,12 @@ class Run:
     @property
     def _tokens(self) -> int:
         return self.state.step * self.plan.tokens_per_step
+
+    @property
+    def _flops(self) -> float:
+        """Operations of training so far; steps in which the teacher rests do without its share."""
+        untaught = self.state.untaught * self.plan.tokens_per_step
+        return self._tokens * self.flops_per_token - untaught * self.teacher_flops_per_token
 
     def _tokens_per_second(self) -> float:
         steps, seconds = self.state.step - self._first[0], self.state.seconds - self._first[1]

@@ -15,7 +15,8 @@ class TrainSettings(Settings):
 
     objective: str | dict[str, Any] = "auto"
     """What the model is asked: `causal`, `masked`, `span`, or a table `{name: masked, …}` with the
-    objective's own settings; `auto` takes the one the model was made for."""
+    objective's own settings, such as `{name: distillation, teacher: …}`; `auto` takes the one the model was
+    made for."""
     block_size: int = Field(default=256, ge=2)
     """Tokens per training block."""
 

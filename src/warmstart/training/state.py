@@ -56,6 +56,7 @@ class RunState:
         measure: Whether a measurement is due at this step (the run was stopped before or in it).
         identity: What makes the run this run: settings, data, architecture, starting weights.
         random: Random states, one entry per process.
+        untaught: Steps without the objective's teacher.
     """
 
     step: int = 0
@@ -67,6 +68,7 @@ class RunState:
     measure: bool = True
     identity: dict[str, Any] = field(default_factory=dict)
     random: list[dict[str, Any]] = field(default_factory=list)
+    untaught: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; floats survive exactly."""

@@ -33,7 +33,7 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
         settings,
         (model, tokenizer),
         outcome,
-        parents=[source],
+        parents=[source, *settings.teachers()],
         data={corpus.name: corpus.fingerprint},
         measured={
             "bits per byte before": outcome.curve.points[0].bpb,
