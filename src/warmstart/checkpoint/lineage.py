@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from warmstart import __version__
 from warmstart.checkpoint.headers import read_json
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.settings import digest
 
 if TYPE_CHECKING:
     from warmstart.checkpoint.handle import Checkpoint
@@ -115,6 +116,12 @@ class Lineage(BaseModel):
             measured=_plain(dict(measured or {})),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+
+    @property
+    def identity(self) -> str:
+        """Hash of what was done to what: equal for two attempts at the same."""
+        parents = [[parent.role, parent.fingerprint] for parent in self.parents]
+        return digest([self.operation, self.settings, parents, self.data, self.seeds])
 
     def ancestors(self) -> Iterator[Parent]:
         """Parents, their parents and so on, nearest first along each branch."""

@@ -112,10 +112,17 @@ def _portable_class(file: Path) -> None:
         file.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_record(folder: Path, lineage: Lineage) -> None:
-    """Write `warmstart.json`: the lineage and the SHA-256 of every file that is in the folder by then."""
+def write_record(folder: Path, lineage: Lineage, known: Mapping[str, str] | None = None) -> None:
+    """Write `warmstart.json`: the lineage and the SHA-256 of every file that is in the folder by then.
+
+    Args:
+        folder: The checkpoint.
+        lineage: Where it comes from.
+        known: Hashes of files, by name, that need not be read again.
+    """
+    known = known or {}
     files = {
-        str(file.relative_to(folder)): sha256(file)
+        str(file.relative_to(folder)): known.get(file.name) or sha256(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != RECORD
     }

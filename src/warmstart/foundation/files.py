@@ -48,12 +48,14 @@ def disk_errors(where: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = False, unfinished: str | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that becomes `path` when the block ends without an error.
 
     Args:
         path: Folder to create.
         replace: Whether an existing `path` may be replaced; it stays untouched until the new one is whole.
+        unfinished: Key of the work. After an error the sibling stays, and the next block with the same key
+            gets it again; without a key it is removed.
     """
     path = path.absolute()
     for old in path.parent.glob(
@@ -64,8 +66,12 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise UserError("the output folder already exists", where=path, fix="choose another or remove it")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
-        temporary.chmod(0o755)
+        if unfinished is None:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+            temporary.chmod(0o755)
+        else:
+            temporary = path.parent / f".{path.name}.part-{unfinished}"
+            temporary.mkdir(exist_ok=True)
         try:
             yield temporary
             for file in temporary.rglob("*"):
@@ -80,7 +86,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                 temporary.rename(path)
             _sync(path.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if unfinished is None:
+                shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 

@@ -59,6 +59,12 @@ class Reshape:
             return []
         return [(self._at(spec, layer), weight) for layer, weight in layers.sources[spec.layer]]
 
+    def origin(self, spec: TensorSpec) -> TensorSpec:
+        """The old tensor at the place that a new one mainly comes from, also for a silent projection."""
+        if spec.layer is None or spec.stack is None or spec.stack not in self.layers:
+            return self.old.tensors[spec.name]
+        return self._at(spec, self.layers[spec.stack].origin(spec.layer))
+
     def tensor(self, name: str, read: Read) -> torch.Tensor:
         """A tensor of the new model, of the type of the old one.
 
@@ -72,8 +78,7 @@ class Reshape:
         origins = self.origins(spec)
         factors = self.factors.get(name, {})
         if not origins:
-            old = read(self._at(spec, self.layers[str(spec.stack)].origin(int(spec.layer or 0))).name)
-            return torch.zeros(spec.shape, dtype=old.dtype)
+            return torch.zeros(spec.shape, dtype=read(self.origin(spec).name).dtype)
         if (
             len(origins) == 1
             and origins[0][1] == 1.0
@@ -98,13 +103,8 @@ class Reshape:
         """
         by_name = {spec.tied_to or spec.name: state[name] for name, spec in self.old.match(state).items()}
         for name, spec in self.new.tensors.items():
-            if spec.tied_to is None and self._present(spec, by_name):
+            if spec.tied_to is None and self.origin(spec).name in by_name:
                 yield name, self.tensor(name, by_name.__getitem__)
-
-    def _present(self, spec: TensorSpec, stored: Mapping[str, torch.Tensor]) -> bool:
-        return all(old.name in stored for old, _ in self.origins(spec)) and (
-            bool(self.origins(spec)) or self._at(spec, 0).name in stored
-        )
 
     def _at(self, spec: TensorSpec, layer: int) -> TensorSpec:
         """The old tensor with the same place in another layer."""
