@@ -41,7 +41,10 @@ def target_anatomy(old: Anatomy, to: Mapping[str, int]) -> Anatomy:
         return _built(old, to)
     except UserError as error:
         near = _neighbours(old, to)
-        raise UserError(error.what, where="shape", fix=near or error.fix) from None
+        wish = ", ".join(f"{key} = {value}" for key, value in to.items())
+        raise UserError(
+            f"a {old.model_type} like this cannot have {wish}" if near else error.what, fix=near or error.fix
+        ) from None
 
 
 def _vocabulary_key(old: Anatomy) -> str:
