@@ -15,6 +15,7 @@ from warmstart.corpus.reading import readers
 from warmstart.foundation.registry import Entry
 from warmstart.foundation.settings import Settings
 from warmstart.objectives import objectives
+from warmstart.training.optimizer import optimizers
 from warmstart.training.schedule import schedules
 from warmstart.vocabulary.mix import Noise, RowMix
 from warmstart.vocabulary.rows._base import initialisers
@@ -59,6 +60,62 @@ def _initialiser(target: Any, *tags: str) -> Entry[Any]:
 def _objective(base: str, *tags: str, **members: Any) -> Entry[Any]:
     entry = objectives.get(base)
     return _like(entry, type("Broken", (entry.target,), members), tags=entry.tags | set(tags))
+
+
+def _optimizer(step: Any, *tags: str) -> Entry[Any]:
+    """AdamW with another `step`, called as `step(optimizer, original)`."""
+
+    def make(context: Any, settings: Any) -> Any:
+        optimizer = optimizers.get("adamw").target(context, settings)
+        original = optimizer.step
+        optimizer.step = lambda: step(optimizer, original)
+        return optimizer
+
+    return _like(optimizers.get("adamw"), make, tags=frozenset(tags))
+
+
+def _uphill(optimizer: Any, step: Any) -> None:
+    for parameter in _learning(optimizer):
+        parameter.grad.neg_()
+    step()
+
+
+def _own_rate(optimizer: Any, step: Any) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    step()
+
+
+def _no_decay(optimizer: Any, step: Any) -> None:
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    step()
+
+
+def _eager(optimizer: Any, step: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = parameter.detach() * 0 if parameter.grad is None else parameter.grad
+    step()
+
+
+def _noisy(optimizer: Any, step: Any) -> None:
+    import torch
+
+    for parameter in _learning(optimizer):
+        parameter.grad += torch.randn_like(parameter)
+    step()
+
+
+def _forgetful(optimizer: Any, step: Any) -> None:
+    optimizer.count = getattr(optimizer, "count", 0) + 1  # not in the state
+    for parameter in _learning(optimizer):
+        parameter.grad += optimizer.count
+    step()
+
+
+def _learning(optimizer: Any) -> list[Any]:
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def _stateful(progress: float, **_: float) -> float:
@@ -241,4 +298,11 @@ BROKEN: dict[tuple[str, str], list[Entry[Any]]] = {
     ("objective", "loss-is-that-of-transformers"): [_objective("causal", loss=_doubled)],
     ("objective", "gradient-reaches-every-layer"): [_objective("causal", loss=_dead)],
     ("objective", "draws-differ"): [_objective("causal", "random")],
+    ("optimizer", "goes-downhill"): [_optimizer(_uphill)],
+    ("optimizer", "takes-the-rate-of-the-moment"): [_optimizer(_own_rate)],
+    ("optimizer", "decays-like-adamw"): [_optimizer(_no_decay)],
+    ("optimizer", "leaves-what-has-no-gradient"): [_optimizer(_eager)],
+    ("optimizer", "is-the-same-again"): [_optimizer(_noisy)],
+    ("optimizer", "resumes-exactly"): [_optimizer(_forgetful)],
+    ("optimizer", "keeps-less-than-adamw"): [_optimizer(lambda _, step: step(), "lean")],
 }

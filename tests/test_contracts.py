@@ -22,6 +22,7 @@ DECLARED = {  # kind: {tag that a method must have, "" for every method: number 
     "dataset": {"": COMMON + 1},
     "initialiser": {"": COMMON + 7, "mix": 2, "convex": 1, "fallback": 1},
     "objective": {"": COMMON + 7, "random": 1},
+    "optimizer": {"": COMMON + 6, "lean": 1},
     "reader": {"": COMMON + 6},
     "schedule": {"": COMMON + 4, "decays": 1},
 }

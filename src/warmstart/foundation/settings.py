@@ -11,12 +11,22 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from warmstart.foundation.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class AddedLater:
+    """Mark of a field that is younger than kept results: `name: Annotated[T, AddedLater()] = default`.
+
+    While such a field has its default it takes no part in the key of a step, and a run that was recorded
+    without it counts as recorded with its default. So what was made before the field came is still found.
+    """
 
 
 class Settings(BaseModel):
@@ -37,6 +47,15 @@ class Settings(BaseModel):
             return cls.model_validate(dict(data or {}))
         except ValidationError as error:
             raise _as_user_error(cls, error, where) from None
+
+    @classmethod
+    def added_later(cls) -> dict[str, Any]:
+        """Name -> default of the fields that are marked as [`AddedLater`][warmstart.foundation.settings]."""
+        return {
+            name: field.get_default(call_default_factory=True)
+            for name, field in cls.model_fields.items()
+            if any(isinstance(mark, AddedLater) for mark in field.metadata)
+        }
 
     def digest(self) -> str:
         """Hash of all values: equal settings have equal digests on every machine."""

@@ -40,8 +40,9 @@ class Runner:
     """Executes steps and remembers their artifacts.
 
     A step's folder is `<cache>/<type>-<hash>`, the hash covering the operation, its code version, those of
-    the initialisers and objectives that it uses, all its settings and the content of everything they name:
-    artifacts of other steps, files, folders and corpora.
+    the initialisers, objectives and optimizers that it uses, all its settings (but for defaults of fields
+    that were added later) and the content of everything they name: artifacts of other steps, files, folders
+    and corpora.
     A changed step reruns and the rest does not. `step.json` is written last; without it the step is taken
     up again in the same folder.
 
@@ -120,7 +121,9 @@ class Runner:
                 self._fingerprints[key] = open_corpus(value).fingerprint
             return {"corpus": self._fingerprints[key]}
         if isinstance(value, Settings):
-            return {name: self.fingerprint(getattr(value, name), name) for name in type(value).model_fields}
+            given = {name: getattr(value, name) for name in type(value).model_fields}
+            unasked = {name for name, default in value.added_later().items() if given[name] == default}
+            return {name: self.fingerprint(v, name) for name, v in given.items() if name not in unasked}
         if isinstance(value, Mapping):
             return {str(name): self.fingerprint(item, str(name)) for name, item in value.items()}
         if isinstance(value, list | tuple):  # a token such as "/" in a list names no folder

@@ -14,16 +14,18 @@ _KEYS = {
     "initialiser": "initialiser",
     "initialisers": "initialiser",
     "objective": "objective",
+    "optimizer": "optimizer",
 }
 """Settings that name methods -> kind of method."""
 
 
 def later_versions(settings: Settings) -> dict[str, int]:
-    """`"<kind> <name>"` -> version of each initialiser and objective in `settings` that is not at version 1.
+    """`"<kind> <name>"` -> version of each method in `settings` that is not at version 1.
 
-    A name counts wherever it stands: in the settings, in tables inside (the arms of a comparison), and as the
-    default of a step that is described there. The objective `auto` counts as the one that the `source` beside
-    it is trained with, or, where none is there to look at, as all that it may become.
+    Methods are initialisers, objectives and optimizers. A name counts wherever it stands: in the settings, in
+    tables inside (the arms of a comparison), and as the default of a step that is described there. The
+    objective `auto` counts as the one that the `source` beside it is trained with, or, where none is there to
+    look at, as all that it may become.
     """
     found = {}
     for kind, name in set(_named(settings)):
@@ -35,9 +37,11 @@ def later_versions(settings: Settings) -> dict[str, int]:
 
 def _registry(kind: str) -> Registry[Any]:
     from warmstart.objectives import objectives
+    from warmstart.training.optimizer import optimizers
     from warmstart.vocabulary.rows._base import initialisers
 
-    return initialisers if kind == "initialiser" else objectives
+    known: list[Registry[Any]] = [initialisers, objectives, optimizers]
+    return next(registry for registry in known if registry.kind == kind)
 
 
 def _named(value: Any) -> Iterator[tuple[str, str]]:
@@ -54,7 +58,8 @@ def _named(value: Any) -> Iterator[tuple[str, str]]:
             yield from _named(item)
             continue
         for given in item if isinstance(item, list | tuple) else [item]:
-            name = given.get("name", "auto") if isinstance(given, Mapping) else given  # as training reads it
+            unnamed = "adamw" if key == "optimizer" else "auto"  # as training reads it
+            name = given.get("name", unnamed) if isinstance(given, Mapping) else given
             if _KEYS[key] == "objective" and name == "auto":
                 yield from (("objective", usual) for usual in _usual(value.get("source")))
             else:

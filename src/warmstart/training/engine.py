@@ -207,10 +207,11 @@ class Engine:
         norm = norm * factor
         if self.settings.max_grad_norm is not None:
             factor = factor * (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        if self.sharded or factor.dtype != torch.float32:
+        inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        divides = getattr(inner, "_step_supports_amp_scaling", False)
+        if self.sharded or factor.dtype != torch.float32 or not divides:
             torch._foreach_mul_([g.to_local() if hasattr(g, "to_local") else g for g in grads], factor)
         else:  # the fused kernel divides while it updates, which saves a pass over all gradients
-            inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)
             inner.grad_scale, inner.found_inf = 1 / factor, None
         return norm
 

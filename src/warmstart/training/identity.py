@@ -60,6 +60,9 @@ def identity_of(
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
     """Raise `UserError` with the first difference."""
+    from warmstart.training.settings import TrainSettings
+
+    before = {**TrainSettings.added_later(), **before}
     for key, value in now.items():
         if before.get(key) != value:
             raise UserError(

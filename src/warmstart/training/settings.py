@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.settings import Settings
+from warmstart.foundation.settings import AddedLater, Settings
 
 
 class TrainSettings(Settings):
@@ -47,6 +47,10 @@ class TrainSettings(Settings):
     min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
     """Final rate as a share of the peak (not for `constant`)."""
 
+    optimizer: Annotated[str | dict[str, Any], AddedLater()] = "adamw"
+    """What turns gradients into updates: `adamw`; `galore`, `fira`, `apollo`, `apollo-mini` or `adafactor`,
+    which need less memory; `restarts`; or a table `{name: galore, rank: 128, …}` with the optimizer's own
+    settings."""
     weight_decay: float = Field(default=0.1, ge=0)
     """AdamW's decoupled decay. It acts on the weight matrices of the body only: not on biases, norms, other
     vectors, embeddings, or the output head (tied and untied heads are treated alike)."""
@@ -111,6 +115,19 @@ class TrainSettings(Settings):
             except UserError as error:
                 raise ValueError(f"{error.what}; {error.fix}") from None
         return name
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, value: Any) -> Any:
+        from warmstart.training.optimizer import chosen_optimizer, optimizers
+
+        if value in optimizers.names():  # known without loading it
+            return value
+        try:
+            chosen_optimizer(value)
+        except UserError as error:
+            raise ValueError(f"{error.what}; {error.fix}" if error.fix else error.what) from None
+        return value
 
     @field_validator("trainable")
     @classmethod

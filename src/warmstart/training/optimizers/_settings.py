@@ -1,0 +1,17 @@
+"""Options that the methods with projected gradients share."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from warmstart.foundation.settings import Settings
+
+
+class ProjectionSettings(Settings):
+    """Options of a method that keeps moments of a projected gradient."""
+
+    rank: int | None = Field(default=None, ge=1)
+    """Dimensions that the shorter side of a matrix is projected to; at most all of them. Null takes a quarter
+    of the shorter side, which in models without grouped queries is the papers' quarter of the hidden size."""
+    update_proj_gap: int = Field(default=200, ge=1)
+    """Updates between two projections. The moments stay as they are when the projection changes."""
