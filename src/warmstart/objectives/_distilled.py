@@ -215,11 +215,11 @@ class Distilled(Objective):
         device = next(model.parameters()).device
         self.prepare(model, device)
         assert self.voice is not None and self.tutor is not None
-        common, before = self.voice.common(model), self.voice.kept
+        common, before = self.voice.common(model), self.voice.learned
         for start in range(0, len(blocks), rows):
             ids = np.stack([np.asarray(blocks[i]) for i in range(start, min(start + rows, len(blocks)))])
             batch = self.collate(ids.astype(np.int64), np.random.default_rng(0))
             batch = {name: value.to(device) for name, value in batch.items()}
             self.voice.says(batch, self.inputs(self.tutor, batch), self.targets(batch["labels"]), common)
         self.finish()
-        return self.voice.kept - before
+        return self.voice.learned - before

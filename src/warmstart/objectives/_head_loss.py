@@ -2,8 +2,8 @@
 
 As in [`linear_cross_entropy`][warmstart.evaluation.cross_entropy.linear_cross_entropy], whose loss is fixed:
 places pass through the head in chunks, and since the loss is a sum over places the gradient of a chunk is
-known at once. Here it comes from automatic differentiation of a function of the chunk's logits, so the product
-with the head's matrix is made once and not again in the backward pass, as checkpointing would do.
+known at once. Here it comes from automatic differentiation of a function of the chunk's logits, so the
+product with the head's matrix is made once, and not again in the backward pass as with checkpointing.
 
 Shapes: N places, H width of what enters the matrix, V rows of the head, C places per chunk.
 """
@@ -105,7 +105,7 @@ class _HeadLoss(torch.autograd.Function):
             if grad_states is not None:
                 grad_states[part] = grad @ matrix
             if grad_weight is not None and compute == exact:
-                grad_weight.addmm_(grad.t(), entering[part])
+                torch.addmm(grad_weight, grad.t(), entering[part], out=grad_weight)
             elif grad_weight is not None:
                 grad_weight += grad.t() @ entering[part]
         ctx.grads = [grad_states, grad_weight, grad_bias]

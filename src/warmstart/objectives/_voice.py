@@ -30,22 +30,21 @@ class Voice:
     Args:
         teacher: Frozen model.
         settings: `DistillationSettings`.
+
+    Attributes:
+        learned: Blocks that were put into a cache.
     """
 
     def __init__(self, teacher: PreTrainedModel, settings: Any) -> None:
         self.teacher, self.settings = teacher, settings
         self._caches: dict[str, TeacherCache] = {}
+        self.learned = 0
 
     @property
     def temperature(self) -> float:
         """The teacher's temperature."""
         own = self.settings.teacher_temperature
         return float(self.settings.temperature if own is None else own)
-
-    @property
-    def kept(self) -> int:
-        """Blocks that are remembered."""
-        return sum(len(cache) for cache in self._caches.values())
 
     def prepare(self, tokens: int, device: torch.device) -> None:
         """Freeze the teacher and move it to `device`; it must have rows for `tokens` tokens."""
@@ -89,8 +88,10 @@ class Voice:
             tail = top.log_p.new_zeros(len(where)) if top.tail is None else top.tail
             counts = (goal != -100).sum(1).tolist()
             pieces = [x.split(counts) for x in (top.ids, top.log_p, tail)]
+            before = len(cache)
             for key, *fields in zip(keys, *pieces, strict=True):
                 cache.put(key, Entry(*fields))
+            self.learned += len(cache) - before
         found = joined([cache[key] for key in keys], where.device)
         return None, (found.ids, found.log_p, *([found.tail] if found.ids.shape[1] < rows else []))
 

@@ -90,5 +90,5 @@ def weights_hash(model: PreTrainedModel) -> str:
     total.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, parameter in model.named_parameters():
         total.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        total.update(parameter.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+        total.update(parameter.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
     return total.hexdigest()[:32]

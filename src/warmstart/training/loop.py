@@ -159,8 +159,13 @@ def make_objective(
     options = entry.settings.parse(table, where=f"objective {name}")
     wanted = {key: part for key, part in parts.items() if key in entry.target.parts}
     teacher = getattr(options, "teacher", None)
-    if teacher is not None and "teacher" not in wanted:
+    if teacher is not None:
         from warmstart.checkpoint import resolve
+
+        if "teacher" in wanted:
+            raise UserError(
+                f"the objective {name!r} names a teacher, and here another one teaches", fix="leave it out"
+            )
 
         found = resolve(teacher)
         if found.task != task:

@@ -102,7 +102,7 @@ class TeacherCache:
         path = self.folder / f"segment-{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}"
         if not path.exists():
             lengths = [len(entry["tail"]) for entry in entries]
-            arrays = {
+            arrays: dict[str, np.ndarray] = {
                 "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1),
                 "starts": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
                 **{name: np.concatenate([e[name] for e in entries]) for name in _FILES[2:]},
