@@ -88,8 +88,7 @@ class TensorReader:
     def _bytes(self, header: TensorHeader, begin: int, count: int) -> torch.Tensor:
         import torch
 
-        if header.dtype not in _TYPES:
-            raise UserError(f"tensors of the type {header.dtype} cannot be changed", where=header.file)
+        kind = torch_type(header.dtype)
         raw = np.empty(count, dtype=np.uint8)
         with header.file.open("rb", buffering=0) as file:
             file.seek(begin)
@@ -99,13 +98,27 @@ class TensorReader:
                 if not got:
                     raise UserError("the shard is truncated", where=header.file, fix="fetch it again")
                 view = view[got:]
-        return torch.from_numpy(raw).view(getattr(torch, _TYPES[header.dtype]))
+        return torch.from_numpy(raw).view(kind)
 
 
 def type_name(dtype: torch.dtype | str) -> str:
     """Safetensors name of a type of torch."""
     plain = str(dtype).removeprefix("torch.")
     return next(name for name, torch_name in _TYPES.items() if torch_name == plain)
+
+
+def torch_type(name: str) -> torch.dtype:
+    """The type of torch that safetensors calls `name`.
+
+    Raises:
+        UserError: torch has none.
+    """
+    import torch
+
+    if name not in _TYPES:
+        raise UserError(f"tensors of the type {name} cannot be changed")
+    found: torch.dtype = getattr(torch, _TYPES[name])
+    return found
 
 
 def parse_size(size: str | int) -> int:

@@ -15,7 +15,7 @@ Resolver = Callable[[str], Path | None]
 _resolvers: list[Resolver] = []
 
 CHECKPOINT_SETTINGS = frozenset(
-    ("source", "like", "reference", "teacher", "other", "helper", "donor", "encoder")
+    ("source", "like", "reference", "teacher", "other", "helper", "donor", "encoder", "model", "base_model")
 )
 """Settings that name a checkpoint, in any operation or method."""
 
