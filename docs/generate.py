@@ -15,6 +15,7 @@ REGISTRIES = {
     "initialiser": ("Initialisers of new rows", "warmstart.vocabulary.rows._base", "initialisers"),
     "objective": ("Training objectives", "warmstart.objectives", "objectives"),
     "schedule": ("Learning-rate schedules", "warmstart.training.schedule", "schedules"),
+    "optimizer": ("Optimizers", "warmstart.training.optimizer", "optimizers"),
     "reader": ("Readers of text", "warmstart.corpus", "readers"),
 }
 

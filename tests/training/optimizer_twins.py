@@ -84,6 +84,8 @@ class Twin:
 
     def _limited(self, update: np.ndarray) -> np.ndarray:
         length, growth = float(np.linalg.norm(update)), self.options["growth"]
+        if self.options.get("limited") == "released":
+            length *= (1 - BETAS[0] ** self.count) / (1 - BETAS[1] ** self.count) ** 0.5
         if growth is not None and self.length is not None and length > growth * self.length:
             self.limits += 1
             update, length = update * (growth * self.length / length), growth * self.length

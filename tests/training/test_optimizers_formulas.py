@@ -31,6 +31,10 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"name": "apollo", "rank": 3, "scale": 4.0, "growth_limit": None},
         {"scale": 4.0, "growth": None, "scale_type": "channel"},
     ),
+    (
+        {"name": "apollo", "rank": 2, "limited": "released"},
+        {"scale": 1.0, "growth": 1.01, "scale_type": "channel", "limited": "released"},
+    ),
     ({"name": "apollo-mini"}, {"rank": 1, "scale": 128.0, "growth": 1.01, "scale_type": "tensor"}),
 ]
 

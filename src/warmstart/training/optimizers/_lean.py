@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.training.optimizer import OptimizerContext
+from warmstart.training.optimizers._settings import LimitedSettings
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,17 @@ class MatrixUpdate:
     def _rank(self, rank: int | None) -> int:
         return max(1, len(self.grad) // 4) if rank is None else min(rank, len(self.grad))
 
-    def limited(self, step: Tensor, growth: float | None) -> Tensor:
-        """`step`, shortened in place where it is over `growth` times as long as it was in the last update.
+    def limited(self, step: Tensor, settings: LimitedSettings) -> Tensor:
+        """`step`, shortened in place where it is over `growth_limit` times as long as in the last update.
 
         This is Fira's norm-growth limiter. A step of length 0 sets no limit for the next one.
         """
-        if growth is None:
+        if (growth := settings.growth_limit) is None:
             return step
         length = torch.linalg.vector_norm(step)
+        if settings.limited == "released":
+            (beta1, beta2), count = self.betas, self.taken + 1
+            length = length * ((1 - beta1**count) / math.sqrt(1 - beta2**count))
         if (last := self.state.get("length")) is not None:
             allowed = torch.where(last > 0, growth * last, length)
             factor = torch.where(length > allowed, allowed / length, 1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from warmstart.training.optimizer import WHOLE, OptimizerContext, optimizers
-from warmstart.training.optimizers._settings import ProjectionSettings
+from warmstart.training.optimizers._settings import LimitedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from warmstart.training.optimizers._lean import MatrixUpdate
 
 
-class ApolloSettings(ProjectionSettings):
+class ApolloSettings(LimitedSettings):
     """Options of `apollo`."""
 
     scale: float = Field(default=1.0, gt=0)
     """Updates of matrices are multiplied by its root."""
     scale_type: Literal["channel", "tensor"] = "channel"
     """One factor per column (row for m >= n), or one for the whole matrix."""
-    growth_limit: float | None = Field(default=1.01, ge=1)
-    """An update may be so many times as long as the last one, and is shortened to that; null switches the
-    limiter off."""
 
 
 @optimizers.register(
@@ -48,14 +45,14 @@ def apollo(context: OptimizerContext, settings: ApolloSettings) -> Optimizer:
     seed and the weight's name.
 
     Differences from the released code: that keeps P between updates, so m r more values than the paper says,
-    and seeds it by the place of the parameter; its limiter measures before Adam's bias correction, ours what
-    is applied; 1e-8 is not added to |R_j|; and those of `galore`.
+    and seeds it by the place of the parameter; its limiter measures before Adam's bias correction (`limited:
+    released`); 1e-8 is not added to |R_j|; and those of `galore`.
     """
     from warmstart.training.optimizers._lean import LeanAdamW, scaling
 
     def direction(update: MatrixUpdate) -> Tensor:
         low = update.random_basis(settings.rank, settings.update_proj_gap).T @ update.grad
         phi = scaling(update.adam(low), low, channels=settings.scale_type == "channel")
-        return update.limited(update.grad * (phi * math.sqrt(settings.scale)), settings.growth_limit)
+        return update.limited(update.grad * (phi * math.sqrt(settings.scale)), settings)
 
     return LeanAdamW(context, direction)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from warmstart.training.optimizer import WHOLE, OptimizerContext, optimizers
-from warmstart.training.optimizers._settings import ProjectionSettings
+from warmstart.training.optimizers._settings import LimitedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from warmstart.training.optimizers._lean import MatrixUpdate
 
 
-class FiraSettings(ProjectionSettings):
+class FiraSettings(LimitedSettings):
     """Options of `fira`."""
 
     scale: float = Field(default=0.25, gt=0)
     """The paper's alpha: factor on the projected part of the update."""
-    growth_limit: float | None = Field(default=1.01, ge=1)
-    """The rest of the update may be so many times as long as in the last update, and is shortened to that;
-    null switches the limiter off."""
     residual: Literal["exact", "released"] = "exact"
     """What counts as the rest of the gradient: `G - P P^T G` as in the paper (`exact`), or
     `G - alpha P P^T G` as in the released code, which leaves most of the projected part in (`released`)."""
@@ -46,8 +43,8 @@ def fira(context: OptimizerContext, settings: FiraSettings) -> Optimizer:
     Keeps m r + 2 n r + 1 values for a weight (m, n) with m <= n.
 
     Differences from the released code: its residual is `G - alpha * P R`, because it projects back with alpha
-    inside (offered as `residual: released`); its limiter measures before Adam's bias correction, ours what
-    is applied; 1e-8 is not added to |R_j|; and those of `galore`.
+    inside (`residual: released` does that); its limiter measures before Adam's bias correction (`limited:
+    released`); 1e-8 is not added to |R_j|; and those of `galore`.
     """
     import torch
 
@@ -60,6 +57,6 @@ def fira(context: OptimizerContext, settings: FiraSettings) -> Optimizer:
         low = basis.T @ update.grad
         adam = update.adam(low)
         rest = torch.addmm(update.grad, basis, low, alpha=-share).mul_(scaling(adam, low))
-        return update.limited(rest, settings.growth_limit).addmm_(basis, adam, alpha=settings.scale)
+        return update.limited(rest, settings).addmm_(basis, adam, alpha=settings.scale)
 
     return LeanAdamW(context, direction)
