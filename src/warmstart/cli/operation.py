@@ -47,8 +47,11 @@ def operation_command(
         from warmstart.recipes.runner import Runner
 
         check_output(output_dir, replace)
-        artifact = Runner().step(kind, settings, name=kind)
-        place(artifact, output_dir, replace)
+        if "streams" in entry.tags:
+            make_beside(kind, settings, output_dir)
+        else:
+            artifact = Runner().step(kind, settings, name=kind)
+            place(artifact, output_dir, replace)
         return {"output": str(output_dir), "operation": kind, "measured": measured(output_dir)}
 
     return command
@@ -60,6 +63,24 @@ def check_output(output: Path, replace: bool) -> None:
         raise UserError(
             "the output folder already exists", where=output, fix="choose another, or give --replace"
         )
+
+
+def make_beside(kind: str, settings: Any, output: Path) -> None:
+    """Run a step whose artifact may be as large as the disk allows: beside the output, and moved there.
+
+    The cache holds no copy of it. What an interrupted command has finished stays beside the output, and the
+    same command goes on from there.
+    """
+    from warmstart.foundation.files import move_into
+    from warmstart.recipes.runner import Runner
+
+    plain = Runner().with_sources(settings.model_dump(exclude_unset=True))
+    work = output.absolute().parent / f".{output.name}.steps"
+    try:
+        move_into(Runner(work).step(kind, plain, name=kind), output)
+    finally:
+        if not any(work.glob("*/.*.part-*/*.safetensors")):  # nothing that a next attempt could use
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def place(artifact: Path, output: Path, replace: bool) -> None:

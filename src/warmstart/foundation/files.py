@@ -77,18 +77,23 @@ def atomic_folder(path: Path, *, replace: bool = False, unfinished: str | None =
             for file in temporary.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-                path.rename(old / path.name)
-                temporary.rename(path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                temporary.rename(path)
-            _sync(path.parent)
+            move_into(temporary, path)
         except BaseException:
             if unfinished is None:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def move_into(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path` on the same disk; what stood there goes once the new one is in its place."""
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+        path.rename(old / path.name)
+        folder.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(path)
+    _sync(path.parent)
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

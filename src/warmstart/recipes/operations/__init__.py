@@ -6,7 +6,8 @@ survives a kill, so it may resume there) and leaves its artifact in `folder/outp
 nothing in a folder of its own: it returns the artifact of another step, and is asked anew each time. One
 tagged `trains` takes `source`, `corpus` and training settings and leaves `training.json`, a curve: it can be
 the step of a comparison's arm. One tagged `measures` takes `source` and leaves one flat JSON file of numbers:
-it can be a comparison's measure.
+it can be a comparison's measure. One tagged `streams` writes a checkpoint of any size without holding it in
+memory; its command leaves no copy in the cache.
 """
 
 from __future__ import annotations

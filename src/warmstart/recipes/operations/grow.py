@@ -22,7 +22,7 @@ class GrowStep(GrowSettings):
     """Run code that the checkpoint brings along."""
 
 
-@operations.register("grow", settings=GrowStep)
+@operations.register("grow", settings=GrowStep, tags=("streams",))
 def grow_step(settings: GrowStep, folder: Path, runner: Runner) -> None:
     """Grow a checkpoint; its lineage says whether the function stayed what it was, and if not, why."""
     from warmstart.checkpoint import Lineage, resolve

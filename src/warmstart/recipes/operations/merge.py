@@ -13,7 +13,7 @@ class MergeStep(MergeSettings):
     """Merge checkpoints of one shape and one tokenizer, tensor by tensor; nothing is trained."""
 
 
-@operations.register("merge", settings=MergeStep)
+@operations.register("merge", settings=MergeStep, tags=("streams",))
 def merge_step(settings: MergeStep, folder: Path, runner: Runner) -> None:
     """Merge checkpoints; tokenizer and configuration are those of the base, or of the first model."""
     from warmstart.checkpoint import Lineage, resolve
