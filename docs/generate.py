@@ -17,6 +17,9 @@ REGISTRIES = {
     "schedule": ("Learning-rate schedules", "warmstart.training.schedule", "schedules"),
     "optimizer": ("Optimizers", "warmstart.training.optimizer", "optimizers"),
     "reader": ("Readers of text", "warmstart.corpus", "readers"),
+    "way to widen": ("Ways to widen a model", "warmstart.shape.width", "widths"),
+    "way to deepen": ("Ways to choose layers", "warmstart.shape.depth", "depths"),
+    "importance": ("Importance of what may be cut", "warmstart.shape.importance", "importances"),
 }
 
 

@@ -20,6 +20,8 @@ class Resized(NamedTuple):
     """Stack that it belongs to; None for a group of the whole model."""
     layer: int | None
     """New layer that it belongs to; None for a group of a stack or of the whole model."""
+    origin: str
+    """Name of the group in the old model."""
 
     @property
     def letter(self) -> str:
@@ -43,4 +45,4 @@ def resized_groups(old: Anatomy, new: Anatomy, layers: Mapping[str, LayerMap]) -
             origin = name.replace(f"@{stack}.{number}", f"@{stack}.{layers[stack].origin(int(number))}", 1)
         size = old.groups[origin].size
         if size != group.size:
-            yield Resized(group, size, stack or None, int(number) if number else None)
+            yield Resized(group, size, stack or None, int(number) if number else None, origin)

@@ -61,7 +61,7 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
         inexact.append(f"the way {way.name} keeps the function only in part")
     return Reshape(
         old=old,
-        new=_with_config(new, {**found.config, **_per_layer(old, layers)}),
+        new=with_config(new, {**found.config, **per_layer(old, layers)}),
         maps=found.maps,
         layers=layers,
         factors=found.factors,
@@ -86,7 +86,7 @@ def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings) -> dict[str, Lay
     return found
 
 
-def _per_layer(old: Anatomy, layers: dict[str, LayerMap]) -> dict[str, Any]:
+def per_layer(old: Anatomy, layers: dict[str, LayerMap]) -> dict[str, Any]:
     """Configuration lists with one entry per layer, following the layers."""
     order = next(iter(layers.values()), None)
     found = {}
@@ -97,7 +97,8 @@ def _per_layer(old: Anatomy, layers: dict[str, LayerMap]) -> dict[str, Any]:
     return found
 
 
-def _with_config(new: Anatomy, changes: dict[str, Any]) -> Anatomy:
+def with_config(new: Anatomy, changes: dict[str, Any]) -> Anatomy:
+    """The anatomy with other configuration values."""
     from warmstart.anatomy import anatomy_of
 
     return anatomy_of({**new.config, **changes}, tied=new.tied) if changes else new

@@ -37,6 +37,7 @@ class Reshape:
             q, k, v dimension.
         split: Norms whose gains and biases are divided among copies as consumed weights are: those before a
             tied head, whose rows are copied.
+        made: Tensors of `new` that were computed otherwise, by canonical name.
         seed: Seed of what is drawn at random; each tensor has a stream of its own.
         inexact: Why the new model does not compute what the old one computed; empty where it does.
     """
@@ -47,6 +48,7 @@ class Reshape:
     layers: Mapping[str, LayerMap] = field(default_factory=dict)
     factors: Mapping[str, Mapping[int | None, float]] = field(default_factory=dict)
     split: frozenset[str] = frozenset()
+    made: Mapping[str, torch.Tensor] = field(default_factory=dict)
     seed: int = 0
     inexact: tuple[str, ...] = ()
 
@@ -74,6 +76,8 @@ class Reshape:
         """
         import torch
 
+        if name in self.made:
+            return self.made[name]
         spec = self.new.tensors[name]
         origins = self.origins(spec)
         factors = self.factors.get(name, {})

@@ -7,10 +7,14 @@ from warmstart.shape.depth import depths
 from warmstart.shape.maps import LayerMap
 
 
-@depths.register("interleave", title="Learning to Grow Pretrained Models for Efficient Transformer Training")
+@depths.register(
+    "interleave",
+    title="Learning to Grow Pretrained Models for Efficient Transformer Training",
+    tags=("shrinks",),
+)
 def interleave(settings: Settings, old: int, new: int) -> LayerMap:
     """Block `i * L_old // L_new` at place i, so neighbours are copies of each other; compared there.
 
-    Not function preserving.
+    With fewer blocks than there are, every k-th one stays. Not function preserving.
     """
     return LayerMap.of([layer * old // new for layer in range(new)])

@@ -43,7 +43,7 @@ def stretch_norms(context: WidthContext, result: Widening, item: Resized) -> Non
     eps = new.norm_eps_key
     result.config[eps] = context.old.norm_eps * ratio
     if others:
-        result.inexact.append(f"other norms share {eps}, which shrinks with the hidden size")
+        result.inexact.append(f"other norms share {eps}, which follows the hidden size")
     if new.norm_kind == "layer" and new.residual == "post":
         result.inexact.append(
             "after a LayerNorm in the residual stream the mean of the entries is no longer a sum of the "

@@ -1,0 +1,111 @@
+"""Step type `shrink`: a smaller model out of a larger one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from warmstart.corpus.settings import CorpusSettings
+from warmstart.recipes.operations import operations
+from warmstart.recipes.runner import Runner
+from warmstart.shape.shrink import ShrinkSettings
+
+if TYPE_CHECKING:
+    from warmstart.checkpoint import Checkpoint
+    from warmstart.shape.calibration import Calibration
+
+
+class ShrinkStep(ShrinkSettings):
+    """Make a model narrower or shallower out of its most important parts; nothing is trained."""
+
+    source: str = Field(min_length=1)
+    """Checkpoint to shrink: folder, hub id, `name@revision`, named source or `${step}`."""
+    corpus: CorpusSettings | None = None
+    """Text by which parts are judged; `magnitude`, `first` and `random` need none."""
+    calibration_tokens: int = Field(default=65536, ge=1)
+    """Tokens of the corpus's train split that the model reads for it, drawn by the seed."""
+    block_size: int = Field(default=512, ge=2)
+    """Tokens per block, at most; the model may allow fewer."""
+    per_device_calibration_batch_size: int = Field(default=8, ge=1)
+    """Blocks that are read at a time."""
+    bf16: bool = False
+    """Read the text in bfloat16 arithmetic."""
+    max_shard_size: str = "5GB"
+    """Largest file of the new checkpoint."""
+    trust_remote_code: bool = False
+    """Run code that the checkpoint brings along."""
+
+
+@operations.register("shrink", settings=ShrinkStep)
+def shrink_step(settings: ShrinkStep, folder: Path, runner: Runner) -> None:
+    """Shrink a checkpoint; the weights that stay are written tensor by tensor.
+
+    The model is loaded only if something reads text.
+    """
+    from warmstart.checkpoint import Lineage, resolve
+    from warmstart.foundation.progress import note
+    from warmstart.shape.shrink import shrink
+    from warmstart.shape.stored import Stored, write_reshaped
+
+    source = resolve(settings.source, trust_remote_code=settings.trust_remote_code)
+    stored = Stored(source)
+    plain = {name: getattr(settings, name) for name in ShrinkSettings.model_fields}
+    text = _Text(settings, source)
+    reshape = shrink(
+        stored.anatomy,
+        ShrinkSettings.model_validate(plain),
+        read=stored.read,
+        names=stored.names.keys(),
+        calibrate=text.calibrate,
+    )
+    data, text.calibration = text.data, None  # the model is not needed any more
+    measured = {
+        "parameters before": sum(stored.anatomy.tensors[name].size for name in stored.names),
+        "parameters": sum(spec.size for _, spec in stored.plan(reshape)),
+        "function": "changed: " + "; ".join(reshape.inexact),
+    }
+    note(f"{measured['parameters before']:,} parameters become {measured['parameters']:,}")
+    lineage = Lineage.of(
+        "shrink", settings, parents=[source], data=data, seeds={"seed": settings.seed}, measured=measured
+    )
+    write_reshaped(
+        stored,
+        reshape,
+        folder / "output",
+        lineage=lineage,
+        replace=True,
+        max_shard_size=settings.max_shard_size,
+    )
+
+
+class _Text:
+    """The calibration of a step, made when it is first asked for."""
+
+    def __init__(self, settings: ShrinkStep, source: Checkpoint) -> None:
+        self._settings, self._source = settings, source
+        self.calibration: Calibration | None = None
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Name of the corpus to its fingerprint, if it was read."""
+        return dict(self.calibration.data) if self.calibration else {}
+
+    def calibrate(self, method: str) -> Calibration:
+        """Model and text, for the method of this name."""
+        from warmstart.corpus import open_corpus
+        from warmstart.shape.calibration import calibrate, given
+
+        asked = self._settings
+        if self.calibration is None and asked.corpus is not None:
+            self.calibration = calibrate(
+                self._source,
+                open_corpus(asked.corpus),
+                tokens=asked.calibration_tokens,
+                block_size=asked.block_size,
+                batch_size=asked.per_device_calibration_batch_size,
+                bf16=asked.bf16,
+                seed=asked.seed,
+            )
+        return given(self.calibration)(method)

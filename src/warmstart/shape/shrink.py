@@ -1,0 +1,229 @@
+"""Shrinking a model: fewer layers, and narrower ones, made of the most important parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from warmstart.anatomy import Anatomy
+from warmstart.foundation.errors import UserError
+from warmstart.foundation.settings import Settings
+from warmstart.shape.calibration import Calibrate
+from warmstart.shape.depth import depths
+from warmstart.shape.groups import Resized, resized_groups
+from warmstart.shape.grow import per_layer, with_config
+from warmstart.shape.importance import ImportanceContext, Scores, importances
+from warmstart.shape.maps import AxisMap, LayerMap, select
+from warmstart.shape.refit import refit_outputs
+from warmstart.shape.rescale import calibrated_factors, keep_scores
+from warmstart.shape.reshape import Read, Reshape
+from warmstart.shape.selection import best, by_prefix, check_shrinkable, rotary_places, rotating
+from warmstart.shape.target import target_anatomy
+from warmstart.shape.width import Widening, WidthContext
+from warmstart.shape.width._hidden import split_last_norm, stretch_norms
+
+
+class ShrinkSettings(Settings):
+    """Which size, and what stays."""
+
+    to: dict[str, int] = Field(min_length=1)
+    """Sizes of the new model by their configuration keys, such as `{hidden_size: 128, num_hidden_layers:
+    4}`; what is not named stays."""
+    importance: str | dict[str, Any] = "activation"
+    """Which entries of the axes stay: `activation`, `taylor`, `magnitude`, `first` or `random`; or a table
+    `{name: activation, …}` with the way's own settings."""
+    depth: str | dict[str, Any] = "middle"
+    """Which layers stay: `middle` takes them out of the middle, `cosine` those that change least,
+    `interleave` every k-th, `first`, `last`, `{name: chosen, layers: […]}`."""
+    rescale: Literal["sqrt", "calibrated", "none"] = "sqrt"
+    """Factors on the weights that read a cut axis: the root of old by new size, measured on text, or none."""
+    norms: Literal["slice", "compensate"] = "slice"
+    """`slice` cuts gains and biases of norms. `compensate` also lets a norm divide as if what was cut from
+    the hidden axis had been zero (RMSNorm) or the mean (LayerNorm), which is right where it was."""
+    refit: Literal["none", "cut", "zero"] = "none"
+    """Fit output projections of MLPs and attentions on text to what the uncut ones wrote, by ridge regression
+    drawn to the cut weights (`cut`) or to zero (`zero`)."""
+    ridge: float = Field(default=1e-3, gt=0)
+    """Strength of that regression, as a share of the mean square of its inputs."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all random choices."""
+
+
+def shrink(
+    old: Anatomy, settings: ShrinkSettings, *, read: Read, names: Collection[str], calibrate: Calibrate
+) -> Reshape:
+    """The surgery that makes a smaller model out of parts of a larger one.
+
+    Entries are cut, not merged: one set of hidden entries for the whole model (the residual stream is one);
+    units layer by layer; whole heads, and with grouped queries whole groups, or the same places inside every
+    group; of rotary heads the pairs whose frequencies the smaller head has. The output of a linear map over
+    n of N inputs has `sqrt(n / N)` of its spread, so weights that read a cut axis are multiplied by
+    `sqrt(N / n)`; in the place of a tied head, which is a table of input rows as well, the gain of the last
+    norm is. Norms divide by the mean square of what stays: where the important entries are large, everything
+    behind them gets smaller, which `rescale: calibrated` measures and mends.
+
+    Args:
+        old: The model that exists.
+        settings: Which size, and how.
+        read: Gives stored tensors by canonical name.
+        names: Canonical names of what is stored.
+        calibrate: Gives model and text to what needs them.
+
+    Raises:
+        UserError: Sizes that the family cannot have, that are larger, or that a part cannot be cut to; text
+            that is missing.
+    """
+    new = target_anatomy(old, _with_groups(old, settings.to))
+    layers = _layers(old, new, settings, calibrate)
+    _check_blocks(old, new, layers)
+    resized = tuple(resized_groups(old, new, layers))
+    if not resized and not layers:
+        raise UserError("the model has these sizes already", where="shrink", fix="name a smaller one in `to`")
+    for item in resized:
+        check_shrinkable(old, item)
+    rng = np.random.default_rng(settings.seed)
+    scores = _scores(old, resized, settings, ImportanceContext(old, (), read, names, calibrate, rng))
+    context, result = WidthContext(old, new, layers, resized, rng), Widening()
+    for item in resized:
+        result.maps[item.group.name] = _map(context, item, scores.get(item.origin), settings)
+    _rescale(context, result, settings)
+    reshape = Reshape(
+        old=old,
+        new=with_config(new, {**result.config, **per_layer(old, layers)}),
+        maps=result.maps,
+        layers=layers,
+        factors=result.factors,
+        split=frozenset(result.split),
+        seed=settings.seed,
+        inexact=tuple(_cuts(context)),
+    )
+    if settings.refit != "none" and resized:
+        fitted = refit_outputs(reshape, calibrate("refit"), read, ridge=settings.ridge, toward=settings.refit)
+        reshape = replace(reshape, made=fitted)
+    if settings.rescale == "calibrated" and resized:
+        factors = calibrated_factors(reshape, calibrate("rescale: calibrated"), read)
+        reshape = replace(reshape, factors=factors)
+    return reshape
+
+
+def arranged(old: Anatomy, scores: Scores) -> Reshape:
+    """The same function with entries in order of importance, so that every prefix is a good sub-network.
+
+    Exact: nothing is cut. Groups whose order means something stay as they are.
+
+    Args:
+        old: The model.
+        scores: Group name to importance, `(size,)`.
+    """
+    maps = {
+        name: select(np.argsort(-score, kind="stable"))
+        for name, score in scores.items()
+        if old.groups[name].order == "free"
+    }
+    return Reshape(old=old, new=old, maps=maps)
+
+
+def _with_groups(old: Anatomy, to: dict[str, int]) -> dict[str, int]:
+    """With the number of key/value heads, where it is that of the heads and was not named."""
+    config = old.table.config
+    heads, groups = (next((k for k, v in config.items() if v == size), "") for size in ("g * r", "g"))
+    if heads in to and groups and groups not in to and old.sizes["r"] == 1:
+        return {**to, groups: to[heads]}
+    return dict(to)
+
+
+def _layers(
+    old: Anatomy, new: Anatomy, settings: ShrinkSettings, calibrate: Calibrate
+) -> dict[str, LayerMap]:
+    from warmstart.shape.similarity import block_similarity
+
+    way, own = depths.choose(settings.depth, where="depth")
+    fewer = [stack for stack, count in new.layers.items() if count != old.layers[stack]]
+    for stack in fewer:
+        if new.layers[stack] > old.layers[stack]:
+            raise UserError(
+                f"the {stack} would grow from {old.layers[stack]} to {new.layers[stack]} layers",
+                where="shrink",
+                fix="grow it in a step of its own",
+            )
+    if fewer and "shrinks" not in way.tags:
+        ways = [entry.name for entry in depths if "shrinks" in entry.tags]
+        raise UserError(
+            f"the way {way.name} makes a model deeper", where="shrink", fix=f"take one of {', '.join(ways)}"
+        )
+    measured = {}
+    if fewer and "text" in way.tags:
+        measured = block_similarity(calibrate(f"the depth {way.name!r}"))
+    return {
+        stack: way.target(own, old.layers[stack], new.layers[stack], *([measured[stack]] if measured else []))
+        for stack in fewer
+    }
+
+
+def _check_blocks(old: Anatomy, new: Anatomy, layers: dict[str, LayerMap]) -> None:
+    """Refuse to move a block to a place where the class has one of another kind."""
+    for stack, chosen in layers.items():
+        for layer in range(len(chosen)):
+            here = {spec.template for spec in new.block(stack, layer)}
+            there = {spec.template for spec in old.block(stack, chosen.origin(layer))}
+            if here != there:
+                raise UserError(
+                    f"layer {chosen.origin(layer)} would become layer {layer}, which is of another kind",
+                    where="shrink",
+                    fix="choose layers of the same kind with {name: chosen, layers: […]}",
+                )
+
+
+def _scores(
+    old: Anatomy, resized: tuple[Resized, ...], settings: ShrinkSettings, context: ImportanceContext
+) -> Scores:
+    way, own = importances.choose(settings.importance, where="importance")
+    fixed = rotating(old) == old.sizes.get("e")
+    wanted = [item for item in resized if not by_prefix(item) and not (fixed and item.letter == "e")]
+    groups = {item.origin: old.groups[item.origin] for item in wanted}
+    if not groups:
+        return {}
+    found = way.target(own, replace(context, groups=tuple(groups.values())))
+    reverse = getattr(own, "reverse", False)
+    return {name: -score if reverse else score for name, score in found.items()}
+
+
+def _map(
+    context: WidthContext, item: Resized, scores: np.ndarray | None, settings: ShrinkSettings
+) -> AxisMap:
+    size = item.group.size
+    if by_prefix(item):
+        return select(np.arange(size))
+    scores = np.zeros(item.size) if scores is None else scores
+    if item.letter == "e" and context.old.rotary:
+        index = rotary_places(context.old, context.new, scores)
+    else:
+        index = best(scores, size)
+    return select(index, scale=1.0 if settings.rescale == "none" else math.sqrt(item.size / size))
+
+
+def _rescale(context: WidthContext, result: Widening, settings: ShrinkSettings) -> None:
+    keep_scores(context, result, spread=settings.rescale != "none")
+    hidden = [item for item in context.resized if item.letter in ("H", "T")]
+    if any(item.letter == "H" for item in hidden) and context.new.table.vocabulary is not None:
+        split_last_norm(context, result)
+    if settings.norms == "compensate":
+        for item in hidden:
+            stretch_norms(context, result, item)
+        result.inexact.clear()
+
+
+def _cuts(context: WidthContext) -> list[str]:
+    """What was cut, in words."""
+    found = [
+        f"the {stack} has {len(layers)} of {context.old.layers[stack]} layers"
+        for stack, layers in context.layers.items()
+    ]
+    sizes = {item.letter: (item.size, item.group.size) for item in context.resized}
+    axes = context.old.table.axes
+    return found + [f"{axes[x].meaning} cut from {a} to {b}" for x, (a, b) in sizes.items()]
