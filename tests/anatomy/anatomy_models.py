@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,14 @@ _GPT2 = {"vocab_size": VOCAB, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positi
 _T5 = {"vocab_size": VOCAB, "d_model": 24, "num_layers": 2, "num_heads": 4, "d_ff": 20, "d_kv": 5}
 _GATED = {"feed_forward_proj": "gated-gelu"}
 _MHA = {"num_key_value_heads": 4}
+_MOE = {**_DECODER, "num_key_value_heads": 2, "num_experts_per_tok": 2}
+_QWEN_MOE = {**_MOE, "num_experts": 3, "moe_intermediate_size": 10}
+_VIT = {
+    **{key: value for key, value in _DECODER.items() if key not in ("vocab_size", "max_position_embeddings")},
+    "image_size": 8,
+    "patch_size": 4,
+    "encoder_stride": 4,
+}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **_DECODER},
@@ -66,18 +75,65 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "t5-v1.1": {"model_type": "t5", **_T5, **_GATED, "tie_word_embeddings": False},
     "t5-deep-decoder": {"model_type": "t5", **_T5, "num_decoder_layers": 3},
     "mt5": {"model_type": "mt5", **_T5},
+    "mixtral": {"model_type": "mixtral", **_MOE, "num_local_experts": 3},
+    "mixtral-head_dim-tied": {
+        "model_type": "mixtral",
+        **_MOE,
+        "num_local_experts": 4,
+        "head_dim": 8,
+        "tie_word_embeddings": True,
+    },
+    "olmoe": {"model_type": "olmoe", **_MOE, "num_experts": 3},
+    "olmoe-biases": {"model_type": "olmoe", **_MOE, "num_experts": 3, "attention_bias": True},
+    "qwen2_moe": {
+        "model_type": "qwen2_moe",
+        **_QWEN_MOE,
+        "shared_expert_intermediate_size": 14,
+        "mlp_only_layers": [1],
+    },
+    "qwen2_moe-every-second-unbiased": {
+        "model_type": "qwen2_moe",
+        **_QWEN_MOE,
+        "shared_expert_intermediate_size": 6,
+        "decoder_sparse_step": 2,
+        "qkv_bias": False,
+    },
+    "qwen3_moe": {"model_type": "qwen3_moe", **_QWEN_MOE, "head_dim": 8},
+    "qwen3_moe-biases-dense-tied": {
+        "model_type": "qwen3_moe",
+        **_QWEN_MOE,
+        "head_dim": 6,
+        "attention_bias": True,
+        "mlp_only_layers": [1],
+        "tie_word_embeddings": True,
+    },
+    "vit": {"model_type": "vit", **_VIT},
+    "vit-unbiased-pooler": {"model_type": "vit", **_VIT, "qkv_bias": False, "pooler_output_size": 7},
+    "deit": {"model_type": "deit", **_VIT, "patch_size": 2},
 }
+MIXTURES = tuple(name for name in VARIANTS if "num_experts_per_tok" in VARIANTS[name])
+VISION = ("vit", "deit")
 
 
-def variants() -> Any:
-    """Decorator: run a test once per variant."""
-    return pytest.mark.parametrize("variant", VARIANTS)
+def variants(*, text: bool = False) -> Any:
+    """Decorator: run a test once per variant, or per variant that reads text."""
+    names = [name for name in VARIANTS if not text or VARIANTS[name]["model_type"] not in VISION]
+    return pytest.mark.parametrize("variant", names)
+
+
+def layouts() -> Any:
+    """Decorator: run a test once per variant and layout of its weights."""
+    two = [name for name in VARIANTS if VARIANTS[name]["model_type"] in VISION or name in MIXTURES]
+    places = [(name, "memory" if name in two else "files") for name in VARIANTS]
+    return pytest.mark.parametrize(("variant", "layout"), [*places, *((name, "files") for name in two)])
 
 
 def config_of(variant: str, **changes: Any) -> Any:
     """The transformers config of a variant."""
     values = {**VARIANTS[variant], **changes}
     model_type = values.pop("model_type")
+    if variant in MIXTURES:  # the faster ones pad, and torch does not count them
+        values["experts_implementation"] = "eager"
     return transformers.AutoConfig.for_model(model_type, **values, attn_implementation="eager")
 
 
@@ -87,6 +143,10 @@ def task_class(config: Any) -> Any:
         return transformers.AutoModelForSeq2SeqLM
     if "bert" in config.model_type:
         return transformers.AutoModelForMaskedLM
+    if config.model_type in VISION:  # of several classes, transformers takes the one that the config names
+        name = {"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification"}[config.model_type]
+        config.architectures = config.architectures or [name]
+        return transformers.AutoModelForImageClassification
     return transformers.AutoModelForCausalLM
 
 
@@ -109,7 +169,7 @@ def float64_throughout(model: Any) -> Iterator[None]:
     """Let casts to float32 inside the model's own code (RMSNorm, softmax, rotation) give float64."""
 
     class Torch:
-        float32 = torch.float64
+        float32 = float = torch.float64
 
         def __getattr__(self, name: str) -> Any:
             return getattr(torch, name)
@@ -123,9 +183,11 @@ def float64_throughout(model: Any) -> Iterator[None]:
 
 
 def inputs_of(model: Any) -> dict[str, torch.Tensor]:
-    """A batch of 2 sequences of 7 tokens with explicit positions; never the padding token."""
+    """A batch of 2 sequences of 7 tokens with explicit positions, never the padding token; or of 2 images."""
     generator = torch.Generator().manual_seed(1)
     config = model.config
+    if config.model_type in VISION:
+        return {"pixel_values": torch.randn(2, 3, 8, 8, generator=generator, dtype=torch.float64)}
     ids = torch.randint(4, VOCAB, (2, 7), generator=generator)
     if config.model_type in ("t5", "mt5"):
         decoder = torch.randint(4, VOCAB, (2, 5), generator=generator)
@@ -147,3 +209,31 @@ def storages(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             yield name, tensor
+
+
+def stored(model: Any, layout: str) -> dict[str, torch.Tensor]:
+    """Every distinct parameter under its name in a layout; views, so that what is written is the model's."""
+    held = dict(storages(model))
+    family = model.config.model_type
+    if layout == "memory" or family not in (*VISION, *(VARIANTS[name]["model_type"] for name in MIXTURES)):
+        return held
+    names = ("w1", "w3", "w2") if family == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    found = {}
+    for name, tensor in held.items():
+        if family == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        if family in VISION:
+            name = re.sub(r"\blayers\.", "encoder.layer.", name)
+            for new, old in (("fc1", "intermediate.dense"), ("fc2", "output.dense")):
+                name = name.replace(f"mlp.{new}", old)
+            for new, old in (("q", "query"), ("k", "key"), ("v", "value")):
+                name = name.replace(f"attention.{new}_proj", f"attention.attention.{old}")
+            name = name.replace("attention.o_proj", "attention.output.dense")
+        if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            stem = name.rpartition(".")[0]
+            for x, expert in enumerate(tensor):
+                parts = zip(names, expert.chunk(2)) if name.endswith("gate_up_proj") else [(names[2], expert)]
+                found |= {f"{stem}.{x}.{part}.weight": value for part, value in parts}
+        else:
+            found[name] = tensor
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from anatomy_models import VARIANTS, build, config_of, storages, task_class, variants
+from anatomy_models import VARIANTS, VISION, build, config_of, storages, stored, task_class, variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,8 +61,16 @@ def test_saved_files_match(variant, tmp_path):
     model = build(variant)
     model.save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    assert set(anatomy_of_model(model).match(shapes)) == set(shapes)
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    shapes = {name: tuple(tensor.shape) for name, tensor in held.items()}
+    anatomy = anatomy_of_model(model)
+    found = anatomy.match(shapes)
+    assert set(found) == set(shapes)
+    assert set(anatomy.in_layout("files").language_model) >= {spec.name for spec in found.values()}
+    if anatomy.layout == "memory":  # the tests' own view of the files is right
+        views = stored(model, "files")
+        assert {name: found[name].name for name in held} == {name: name for name in views}
+        assert all(torch.equal(held[name], view) for name, view in views.items())
 
 
 @pytest.mark.parametrize("model_type", sorted(tables()))
@@ -71,21 +79,19 @@ def test_defaults_are_those_of_the_config_class(model_type):
         anatomy_of({"model_type": model_type}),
         anatomy_of(transformers.AutoConfig.for_model(model_type)),
     )
-    assert (bare.sizes, bare.layers, bare.tied, bare.vocabulary) == (
-        full.sizes,
-        full.layers,
-        full.tied,
-        full.vocabulary,
-    )
+    facts = ("sizes", "layers", "tied", "max_length", "norm_eps", "rotary", "tensors")
+    facts = (*facts, "vocabulary") if bare.table.vocabulary else facts
+    for fact in facts:
+        assert getattr(bare, fact) == getattr(full, fact), fact
+    assert bare.score_scale(1) == full.score_scale(1)
     assert bare.parameters() == full.parameters()
-    assert bare.max_length == full.max_length
 
 
 @variants()
 def test_raw_config_and_config_object_agree(variant):
     raw, full = anatomy_of(VARIANTS[variant], tied=True), anatomy_of(config_of(variant), tied=True)
     assert raw.tensors == full.tensors
-    assert raw.vocabulary == full.vocabulary
+    assert raw.table.vocabulary is None or raw.vocabulary == full.vocabulary
 
 
 @variants()
@@ -130,14 +136,14 @@ def test_missing_tensor_is_refused(variant):
     for name in shapes:
         spec = anatomy.spec(name)
         canonical.setdefault(spec.tied_to or spec.name, []).append(name)
-    for owner, stored in canonical.items():
-        rest = {name: shape for name, shape in shapes.items() if name not in stored}
+    for owner, names in canonical.items():
+        rest = {name: shape for name, shape in shapes.items() if name not in names}
         if owner == "lm_head.weight" and not anatomy.table.prefix:
             assert anatomy.match(rest)  # a T5 without head is the base model, whose names are the same
             continue
         with pytest.raises(UserError, match=r"missing|no head"):
             anatomy.match(rest)
-        for kept in stored:  # one name of a shared tensor is enough
+        for kept in names:  # one name of a shared tensor is enough
             assert anatomy.match({**rest, kept: shapes[kept]})
 
 
@@ -176,6 +182,12 @@ def test_buffers_and_names_of_older_releases():
         ("GPT2ForTokenClassification", "gpt2"),
         ("GPTNeoXForQuestionAnswering", "gpt_neox"),
         ("T5EncoderModel", "t5"),
+        ("MixtralForSequenceClassification", "mixtral"),
+        ("Qwen3MoeForTokenClassification", "qwen3_moe"),
+        ("ViTModel", "vit-unbiased-pooler"),
+        ("ViTForMaskedImageModeling", "vit"),
+        ("DeiTForMaskedImageModeling", "deit"),
+        ("DeiTForImageClassificationWithTeacher", "deit"),
     ],
 )
 def test_other_heads_match(name, variant):
@@ -220,6 +232,11 @@ def test_random_sizes_match_the_real_model(data, model_type, tied):
     elif family == "gpt2":
         values |= {"n_embd": heads * data.draw(size), "n_head": heads, "n_layer": data.draw(size)}
         values |= {"n_inner": data.draw(st.none() | size), "n_positions": data.draw(size)}
+    elif family in VISION:
+        values = {"hidden_size": heads * data.draw(size), "num_attention_heads": heads}
+        values |= {"intermediate_size": data.draw(size), "num_hidden_layers": data.draw(size)}
+        values |= {"patch_size": groups, "image_size": data.draw(st.integers(groups, 4 * groups))}
+        values |= {"num_channels": data.draw(size), "qkv_bias": data.draw(st.booleans())}
     else:
         values |= {"hidden_size": heads * groups * 2 * data.draw(size), "num_attention_heads": heads * groups}
         values |= {"intermediate_size": data.draw(size), "num_hidden_layers": data.draw(size)}
@@ -227,6 +244,15 @@ def test_random_sizes_match_the_real_model(data, model_type, tied):
         if family == "llama":
             values |= {"num_key_value_heads": groups, "attention_bias": data.draw(st.booleans())}
             values |= {"head_dim": 2 * data.draw(size)}
+        if family == "mixtral":
+            experts = data.draw(st.integers(2, 5))
+            key = "num_local_experts" if model_type == "mixtral" else "num_experts"
+            values |= {"num_key_value_heads": groups, "attention_bias": data.draw(st.booleans())}
+            values |= {key: experts, "num_experts_per_tok": data.draw(st.integers(1, experts))}
+            values |= {"moe_intermediate_size": data.draw(size)}
+            values |= {"shared_expert_intermediate_size": data.draw(size)}
+            values |= {"decoder_sparse_step": data.draw(st.integers(1, 3))}
+            values |= {"mlp_only_layers": data.draw(st.none() | st.lists(st.integers(0, 4)))}
     config = transformers.AutoConfig.for_model(model_type, **values)
     with torch.device("meta"):
         model = task_class(config).from_config(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from anatomy_models import VARIANTS, build, config_of, inputs_of, task_class, variants
+from anatomy_models import MIXTURES, VARIANTS, VISION, build, config_of, inputs_of, task_class, variants
 from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.anatomy import anatomy_of, anatomy_of_model
@@ -21,11 +21,21 @@ def test_parameter_counts_are_exact(variant):
     assert counts == anatomy.parameters(model.state_dict())
     parts = counts.as_dict()
     total, body = parts.pop("total"), parts.pop("non_embedding")
+    idle = 0
+    for module in model.modules():
+        if "Experts" in type(module).__name__:
+            experts = sum(p.numel() for p in module.parameters())
+            idle += experts * (anatomy.sizes["X"] - 2) // anatomy.sizes["X"]
+    assert (variant in MIXTURES) == (idle > 0)
+    assert total - parts.pop("active", total) == total - counts.active == idle
     assert sum(parts.values()) == total
     tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
+    if anatomy.family in VISION:
+        tables = sum(p.numel() for p in model.get_submodule(anatomy.site("embeddings")).parameters())
     if anatomy.family == "t5":  # three modules hold the one shared table
         tables -= 2 * model.shared.weight.numel()
-    head = 0 if anatomy.tied else model.get_output_embeddings().weight.numel()
+    rows = model.get_output_embeddings()
+    head = 0 if anatomy.tied or rows is None else rows.weight.numel()
     assert body == total - tables - head
     norms = [m for m in model.modules() if "Norm" in type(m).__name__ and "Head" not in type(m).__name__]
     inside = sum(p.numel() for m in norms for p in m.parameters())
@@ -53,10 +63,12 @@ def test_flops_are_those_that_torch_counts(variant):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(**inputs)
     target = inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else None
-    assert counter.get_total_flops() == 2 * anatomy.flops(7, target_length=target)
+    length = 7 if "input_ids" in inputs else anatomy.max_length
+    assert counter.get_total_flops() == 2 * anatomy.flops(length, target_length=target)
+    assert anatomy.flops(5) == anatomy.in_layout("files").flops(5)
 
 
-@variants()
+@variants(text=True)
 def test_predicted_fraction_saves_the_head(variant):
     anatomy = anatomy_of(config_of(variant))
     head = 2 * 23 * 24 + (2 * 24 * 24 if anatomy.task == "masked" else 0)
@@ -96,7 +108,7 @@ def test_sites_are_modules_of_the_model(variant):
         anatomy.site("blok", layer=0)
 
 
-@variants()
+@variants(text=True)
 def test_vocabulary_sites(variant):
     model = build(variant)
     sites = anatomy_of_model(model).vocabulary
@@ -116,7 +128,7 @@ def test_vocabulary_sites(variant):
     assert per_token <= named
 
 
-@variants()
+@variants(text=True)
 def test_head_scale_is_what_the_model_does(variant):
     """logits = head_scale * (last hidden state @ head rows) + bias."""
     model = build(variant)
@@ -154,7 +166,10 @@ def test_untied_t5_is_seen_in_the_weights(tmp_path):
 def test_resized_is_the_model_of_the_rewritten_config(variant):
     anatomy = anatomy_of(config_of(variant))
     changes = {"V": 29, "F": 12, "H": 48}
-    heads = {"llama": {"g": 6}, "t5": {"h": 6}}.get(anatomy.family, {"h": 8})
+    heads = {"llama": {"g": 6}, "mixtral": {"g": 6, "X": 5}, "t5": {"h": 6}}.get(anatomy.family, {"h": 8})
+    if anatomy.family in VISION:
+        changes = {"N": 3, "F": 12, "H": 48}
+    heads |= {axis: 9 for axis in ("S", "D") if anatomy.family == "mixtral" and axis in anatomy.sizes}
     layers = {stack: 3 + index for index, stack in enumerate(anatomy.layers)}
     grown = anatomy.resized({**changes, **heads}, layers)
     assert dict(grown.layers) == layers
@@ -166,7 +181,11 @@ def test_resized_is_the_model_of_the_rewritten_config(variant):
     with torch.device("meta"):
         model = task_class(new).from_config(new)
     found = grown.match(model.state_dict())
-    assert {spec.name for spec in found.values()} == set(grown.language_model)
+    assert {spec.name for spec in found.values()} == set(grown.in_layout("memory").language_model)
+    assert not {key for key in anatomy.resized(layers=layers).config if key not in anatomy.config} - {
+        "head_dim",
+        "n_inner",
+    }
 
 
 def test_impossible_sizes_are_refused():

@@ -23,21 +23,28 @@ def test_expressions_read_only_what_exists(model_type):
     config = transformers.AutoConfig.for_model(model_type)
     # keys of sibling architectures, of optional features, and those that the builder adds
     known = {*table.axes, *table.flags, "tied", "architecture", "num_labels", "model_type"}
-    known |= {f"layers_{stack}" for stack in table.stacks} | set(config.to_dict())
+    known |= (
+        {f"layers_{stack}" for stack in table.stacks} | set(config.to_dict()) | {"layer", *table.layer_flags}
+    )
     for sibling in table.models:
         known |= set(transformers.AutoConfig.for_model(sibling).to_dict())
     used = [table.tied, table.task, table.max_length, *table.stacks.values(), *table.flags.values()]
-    used += [*table.constraints, *table.config.values(), table.vocabulary.head_scale]
-    used += [value for axis in table.axes.values() for value in (axis.size, axis.joins_when)]
+    used += [*table.constraints, *table.config.values(), *table.layer_flags.values(), table.added_tokens]
+    used += [table.rotary, table.score_scale, *(query.when for query in table.queries.values())]
+    used += [table.vocabulary.head_scale] if table.vocabulary else []
+    used += [value for axis in table.axes.values() for value in (axis.size, axis.joins_when, axis.when)]
     used += [value for item in table.attention for value in (item.heads, item.dim, item.when)]
     for part in table.tensors.values():
         for entries in part.values():
-            used += [value for entry in entries for value in (entry.when, entry.tied_when)]
+            used += [value for entry in entries for value in (entry.when, entry.tied_when, entry.share)]
     assert len(used) > 40
     for expression in used:
         for name in variables(expression if expression is not None else True):
             assert name in known, expression
-    for name in (*table.config, *table.models[model_type]):
+    siblings = [transformers.AutoConfig.for_model(sibling) for sibling in table.models]
+    for name in (*table.config, table.norm.eps, *table.per_layer_keys, *table.layer_index_keys):
+        assert any(hasattr(sibling, name) for sibling in siblings) or name == "head_dim", name
+    for name in (*table.models[model_type], *anatomy_of(config).config_updates()):
         assert hasattr(config, name) or name == "head_dim", name
 
 
@@ -124,6 +131,10 @@ def test_a_misspelt_key_in_a_table_is_named():
             },
             76_961_152,
         ),
+        ({"model_type": "mixtral"}, 46_702_792_704),
+        ({"model_type": "olmoe", "intermediate_size": 1024}, 6_919_161_856),
+        ({"model_type": "qwen2_moe"}, 14_315_784_192),  # Qwen1.5-MoE-A2.7B
+        ({"model_type": "vit", "id2label": dict.fromkeys(range(1000), "")}, 86_567_656),
         (  # pythia-70m
             {
                 "model_type": "gpt_neox",

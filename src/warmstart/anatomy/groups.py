@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from warmstart.anatomy.notation import Role, TensorSpec
-from warmstart.anatomy.tables import FamilyTable
+from warmstart.anatomy.notation import Factor, Role, TensorSpec
+from warmstart.anatomy.tables import FamilyTable, Scope
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,22 @@ class VocabularySites:
 
 @dataclass(frozen=True)
 class Member:
-    """One dimension of one viewed tensor that belongs to an axis group."""
+    """One place of an axis group: a dimension of a viewed tensor, or a whole tensor that is one entry.
+
+    Attributes:
+        tensor: Name of the tensor.
+        dim: Dimension of the viewed tensor; None where the whole tensor is one entry of the axis.
+        role: Role of the dimension; `k` for a whole tensor.
+        entry: The entry that a whole tensor is (the expert, in files).
+        at: Dimension and index to which the place is confined: `(0, 3)` in a tensor of all experts stacked,
+            whose units are permuted in the fourth expert alone.
+    """
 
     tensor: str
-    dim: int
+    dim: int | None
     role: Role
+    entry: int | None = None
+    at: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class AxisGroup:
         name: `H`, `h@encoder` or `F@decoder.3`.
         axes: Axis letters in the group (`T` joins `H` in a tied BERT).
         size: Number of entries.
-        scope: `global`, `stack` or `layer`.
+        scope: `global`, `stack`, `layer` or `expert`.
         order: `free` if the entries may be permuted together without changing the model, `fixed` if the
             index means something (positions, rotary dimensions).
         members: Every occurrence; a tied tensor is listed once, under the name that owns the storage.
@@ -59,9 +70,15 @@ class AxisGroup:
     name: str
     axes: tuple[str, ...]
     size: int
-    scope: Literal["global", "stack", "layer"]
+    scope: Scope
     order: Literal["free", "fixed"]
     members: tuple[Member, ...]
+
+    @property
+    def normed(self) -> bool:
+        """Whether a norm runs over the entries: they may be permuted, but a copy keeps the model exact only
+        where every entry is copied equally often (`H` everywhere; the heads of an OLMoE)."""
+        return any(member.role == "=" for member in self.members)
 
 
 def axis_groups(table: FamilyTable, tensors: Mapping[str, TensorSpec]) -> dict[str, AxisGroup]:
@@ -69,14 +86,28 @@ def axis_groups(table: FamilyTable, tensors: Mapping[str, TensorSpec]) -> dict[s
     members: dict[str, list[Member]] = defaultdict(list)
     axes: dict[str, dict[str, int]] = defaultdict(dict)
     for spec in tensors.values():
-        if spec.tied_to is None:
-            for dim, (factor, role) in enumerate(zip(spec.factors, spec.roles)):
-                if factor.axis and factor.group:
-                    members[factor.group].append(Member(spec.name, dim, role))
-                    axes[factor.group][factor.axis] = factor.size
+        if spec.tied_to is not None:
+            continue
+        if spec.entry:
+            members[spec.entry.group].append(Member(spec.name, None, "k", entry=spec.entry.index))
+            axes[spec.entry.group][spec.entry.axis] = spec.entry.size
+        for dim, (factor, role) in enumerate(zip(spec.factors, spec.roles)):
+            for group, at in _places(spec, factor):
+                members[group].append(Member(spec.name, dim, role, at=at))
+                axes[group][str(factor.axis)] = factor.size
     found: dict[str, AxisGroup] = {}
     for name, places in members.items():
         owner = table.axes[name.split("@")[0]]
         (size,) = set(axes[name].values())
         found[name] = AxisGroup(name, tuple(axes[name]), size, owner.scope, owner.order, tuple(places))
     return found
+
+
+def _places(spec: TensorSpec, factor: Factor) -> list[tuple[str, tuple[int, int] | None]]:
+    """Groups of a factor, each with the slice of the tensor to which it is confined."""
+    if factor.group is None:
+        return []
+    if not factor.group.endswith("*"):
+        return [(factor.group, None)]
+    (stacked,) = spec.axis_dims("X")
+    return [(f"{factor.group[:-1]}{x}", (stacked, x)) for x in range(spec.factors[stacked].size)]

@@ -19,7 +19,8 @@ def match(anatomy: Anatomy, shapes: Mapping[str, Any], *, where: object = None) 
 
     Accepted are names with or without the base model's prefix, aliases of shared tensors, names of older
     releases, and buffers that hold no parameter (these are left out of the answer). A tied tensor may be
-    absent; a unit such as the pooler may be absent as a whole.
+    absent; a unit such as the pooler may be absent as a whole. Of a family that has two layouts, either is
+    accepted, whole.
 
     Args:
         anatomy: What the config promises.
@@ -27,8 +28,10 @@ def match(anatomy: Anatomy, shapes: Mapping[str, Any], *, where: object = None) 
         where: File or folder, for the message.
 
     Raises:
-        UserError: Unknown tensor, wrong shape, one tensor twice, or required tensors missing.
+        UserError: Unknown tensor, wrong shape, one tensor twice, a mixture of layouts, or required tensors
+            missing.
     """
+    anatomy = fitting(anatomy, shapes, where=where)
     names = anatomy.stored_names
     found: dict[str, TensorSpec] = {}
     stored_as: dict[str, str] = {}
@@ -59,9 +62,35 @@ def match(anatomy: Anatomy, shapes: Mapping[str, Any], *, where: object = None) 
     return found
 
 
+def fitting(anatomy: Anatomy, names: Iterable[str], *, where: object = None) -> Anatomy:
+    """The anatomy in the layout of these stored names.
+
+    Raises:
+        UserError: Some names are of files and others of a model in memory.
+    """
+    files, memory = (anatomy.in_layout(layout) for layout in ("files", "memory"))
+    if files is memory:
+        return anatomy
+    both = {"files": files.stored_names, "memory": memory.stored_names}
+    only: dict[str, str] = {}
+    for stored in names:
+        name = _renamed(anatomy, stored)
+        places = [layout for layout, known in both.items() if name in known]
+        if len(places) == 1:
+            only.setdefault(places[0], stored)
+    if len(only) == 2:
+        raise UserError(
+            f"{only['files']!r} is a name of stored files and {only['memory']!r} one of a model in memory",
+            where=where,
+            fix="save the model with save_pretrained, which writes all tensors in the layout of files",
+        )
+    return memory if "memory" in only else files if "files" in only else anatomy
+
+
 def recognise(anatomy: Anatomy, names: Iterable[str]) -> dict[str, TensorSpec]:
     """Meaning of the stored names that the table knows, without looking at shapes or completeness."""
-    accepted = anatomy.stored_names
+    other = anatomy.in_layout("memory" if anatomy.layout == "files" else "files")
+    accepted = anatomy.stored_names if other is anatomy else {**other.stored_names, **anatomy.stored_names}
     renamed = {stored: _renamed(anatomy, stored) for stored in names}
     return {stored: accepted[name] for stored, name in renamed.items() if name in accepted}
 
@@ -85,13 +114,16 @@ def accepted_names(anatomy: Anatomy) -> dict[str, TensorSpec]:
 
 
 def _hint(anatomy: Anatomy, name: str, names: Mapping[str, TensorSpec]) -> str:
-    blocks = [re.escape(site).replace(r"\{l\}", r"(\d+)") for site in anatomy.table.sites["block"] if site]
-    for block, (stack, layers) in zip(blocks, anatomy.layers.items()):
-        bare = block.removeprefix(re.escape(anatomy.table.prefix))
-        if (place := re.match(rf"(?:{block}|{bare})\.", name)) and int(
-            next(filter(None, place.groups()))
-        ) >= layers:
+    numbered = {(spec.template, spec.stack) for spec in anatomy.tensors.values() if spec.layer is not None}
+    for template, stack in sorted(numbered):
+        pattern = re.escape(template.removeprefix(anatomy.table.prefix))
+        block = pattern.partition(r"\{l\}")[0] + r"(\d+)\."
+        layers = anatomy.layers[str(stack)]
+        if (place := re.search(rf"(?:^|\.){block}", name)) and int(place[1]) >= layers:
             return f"the config promises {layers} {stack} layers"
+        pattern = pattern.replace(r"\{l\}", r"\d+").replace(r"\{x\}", r"(\d+)")
+        if "{x}" in template and re.search(rf"(?:^|\.){pattern}$", name):
+            return f"the config promises {anatomy.sizes['X']} experts"
     return "check config.json; " + nearest(name, names)
 
 
@@ -143,5 +175,5 @@ def _check_complete(anatomy: Anatomy, found: set[str], prefixed: bool, where: ob
         raise UserError(
             "the tensor names are those of a model with a head, but no head is there",
             where=where,
-            fix=f"expected for example {anatomy.table.vocabulary.head_rows!r}",
+            fix=f"expected for example {required[heads[0]][0]!r}",
         )

@@ -12,7 +12,7 @@ from warmstart.anatomy import counting, matching
 from warmstart.anatomy.building import build_tensors, config_names, layer_counts, measure
 from warmstart.anatomy.expressions import evaluate, variables
 from warmstart.anatomy.groups import AxisGroup, VocabularySites, axis_groups
-from warmstart.anatomy.notation import Tensor, TensorSpec
+from warmstart.anatomy.notation import Layout, Tensor, TensorSpec
 from warmstart.anatomy.tables import FamilyTable, table_for
 from warmstart.anatomy.traits import Traits
 from warmstart.foundation.errors import UserError, nearest
@@ -32,6 +32,8 @@ class Anatomy(Traits):
         tied: Whether the head's rows are the input rows.
         sizes: Size of every axis letter.
         layers: Number of blocks per stack.
+        layout: `files` or `memory`: which names and shapes `tensors` has, where transformers 5 stores a
+            family otherwise than it holds it (mixtures of experts, ViT); `files` everywhere else.
         tensors: Canonical name to meaning, for every unit that a model class of the family may have.
     """
 
@@ -40,10 +42,11 @@ class Anatomy(Traits):
     tied: bool
     sizes: Mapping[str, int]
     layers: Mapping[str, int]
+    layout: Layout
     tensors: Mapping[str, TensorSpec] = field(repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:  # read-only views do not pickle; the config says everything
-        return (_rebuild, (dict(self.config), self.tied))
+        return (_rebuild, (dict(self.config), self.tied, self.layout))
 
     @property
     def family(self) -> str:
@@ -62,18 +65,24 @@ class Anatomy(Traits):
 
     @property
     def task(self) -> Task:
-        """What the language model of this config predicts."""
+        """What the language model of this config predicts.
+
+        Raises:
+            UserError: The family reads no text.
+        """
+        if self.table.task is None:
+            raise UserError(f"a {self.model_type} is no language model", fix="use one that reads text")
         task: Task = evaluate(self.table.task, self.names)
         return task
 
     @property
     def max_length(self) -> int | None:
-        """Longest input in tokens, or None when positions are relative without a limit."""
+        """Longest input in tokens (of images in patches), or None when positions have no limit."""
         return None if self.table.max_length is None else int(evaluate(self.table.max_length, self.names))
 
     @cached_property
     def language_model(self) -> Mapping[str, TensorSpec]:
-        """The tensors of the model with its language-model head."""
+        """The tensors of the model with its language-model head (of a vision model, its classifier)."""
         return {name: spec for name, spec in self.tensors.items() if spec.unit in self.table.units}
 
     @cached_property
@@ -83,8 +92,14 @@ class Anatomy(Traits):
 
     @cached_property
     def vocabulary(self) -> VocabularySites:
-        """Where the vocabulary axis lives."""
+        """Where the vocabulary axis lives.
+
+        Raises:
+            UserError: The family has no vocabulary.
+        """
         table, names = self.table.vocabulary, self.names
+        if table is None:
+            raise UserError(f"a {self.model_type} has no vocabulary", fix="use a model that reads text")
         return VocabularySites(
             input_rows=table.input_rows,
             head_rows=None if self.tied else table.head_rows,
@@ -99,15 +114,29 @@ class Anatomy(Traits):
         """Axis groups by name; see [`AxisGroup`][warmstart.anatomy.groups.AxisGroup]."""
         return MappingProxyType(axis_groups(self.table, self.tensors))
 
-    def group(self, axis: str, *, stack: str | None = None, layer: int | None = None) -> AxisGroup:
-        """The group of an axis letter, at a stack and layer where its scope needs them.
+    @cached_property
+    def _other(self) -> Anatomy | None:
+        other: Layout = "memory" if self.layout == "files" else "files"
+        return _rebuild(dict(self.config), self.tied, other) if self.table.two_layouts else None
+
+    def in_layout(self, layout: Layout) -> Anatomy:
+        """The same model with the names and shapes of `files` or of `memory`, and the same axis groups."""
+        return self if self._other is None or layout == self.layout else self._other
+
+    def group(
+        self, axis: str, *, stack: str | None = None, layer: int | None = None, expert: int | None = None
+    ) -> AxisGroup:
+        """The group of an axis letter, at a stack, layer and expert where its scope needs them.
 
         Raises:
             UserError: There is no such axis or place in this model.
         """
         scope = self.table.axes[axis].scope if axis in self.table.axes else None
         stack = stack or next(iter(self.layers))
-        name = {"stack": f"{axis}@{stack}", "layer": f"{axis}@{stack}.{layer}"}.get(scope or "", axis)
+        block = f"{axis}@{stack}.{layer}"
+        name = {"stack": f"{axis}@{stack}", "layer": block, "expert": f"{block}.{expert}"}.get(
+            scope or "", axis
+        )
         for group in (self.groups.get(name), *self.groups.values()):
             if group and (group.name == name or (scope == "global" and axis in group.axes)):
                 return group
@@ -126,16 +155,17 @@ class Anatomy(Traits):
     ) -> dict[str, Any]:
         """Config keys to rewrite for new axis sizes and layer numbers, with their values.
 
-        Lists with one entry per layer (`layer_types`) are left to the caller, who knows which layers stay.
+        Lists with one entry per layer (`layer_types`) or of layers (`mlp_only_layers`) are left to the
+        caller, who knows which layers stay.
         """
-        known = {**self.table.axes, **dict.fromkeys(self.layers)}
+        known = {**self.sizes, **self.layers}
         for name in (*(sizes or {}), *(layers or {})):
             if name not in known:
                 raise UserError(f"no axis or stack {name!r} in {self.family}", fix=nearest(name, known))
-        names: dict[str, Any] = {**self.sizes, **(sizes or {})}
+        names: dict[str, Any] = {**self.names, **self.sizes, **(sizes or {})}
         names |= {f"layers_{stack}": n for stack, n in {**self.layers, **(layers or {})}.items()}
         new = {key: evaluate(expression, names) for key, expression in self.table.config.items()}
-        return {key: value for key, value in new.items() if value != self.config.get(key)}
+        return {key: value for key, value in new.items() if value not in (None, self.config.get(key))}
 
     def resized(
         self, sizes: Mapping[str, int] | None = None, layers: Mapping[str, int] | None = None
@@ -145,7 +175,7 @@ class Anatomy(Traits):
         Raises:
             UserError: The model class cannot have these sizes.
         """
-        new = anatomy_of({**self.config, **self.config_updates(sizes, layers)}, tied=self.tied)
+        new = _rebuild({**self.config, **self.config_updates(sizes, layers)}, self.tied, self.layout)
         for axis, size in (sizes or {}).items():
             if new.sizes[axis] != size:
                 raise UserError(
@@ -185,28 +215,6 @@ class Anatomy(Traits):
         """Reshape a viewed tensor back to its stored dimensions."""
         return self.spec(name).unview(tensor)
 
-    def site(self, kind: str, *, stack: str | None = None, layer: int | None = None) -> str:
-        """Name of a module for hooks and adapters, such as `("mlp_output", layer=3)`.
-
-        Args:
-            kind: `embeddings`, `block`, `attention` (the module that holds the projections of queries, keys
-                and values), `attention_output` and `mlp_output` (the linear modules whose output is added to
-                the residual stream), `mlp`, `cross_attention`, `cross_attention_output`, `final_norm`.
-            stack: Stack of an encoder-decoder model; the first one if not given.
-            layer: Block index, for kinds that exist once per block.
-
-        Raises:
-            UserError: This family has no such site there.
-        """
-        if kind not in self.table.sites:
-            raise UserError(f"no site {kind!r} in {self.family}", fix=nearest(kind, self.table.sites))
-        index = list(self.layers).index(stack) if stack else 0
-        template = (self.table.sites[kind] * len(self.layers))[index]
-        limit = self.layers[stack or next(iter(self.layers))]
-        if not template or ("{l}" in template and (layer is None or not 0 <= layer < limit)):
-            raise UserError(f"no site {kind!r} at layer {layer} of {stack or 'the first stack'}")
-        return template.replace("{l}", str(layer))
-
     def parameters(self, names: Iterable[str] | None = None) -> counting.ParameterCounts:
         """Parameters per part of the language model, or of the stored tensors `names`."""
         return counting.count_parameters(self, names)
@@ -222,7 +230,11 @@ class Anatomy(Traits):
 
 
 def anatomy_of(
-    config: PretrainedConfig | Mapping[str, Any], *, tied: bool | None = None, where: object = None
+    config: PretrainedConfig | Mapping[str, Any],
+    *,
+    tied: bool | None = None,
+    layout: Layout = "files",
+    where: object = None,
 ) -> Anatomy:
     """The anatomy that a config promises.
 
@@ -230,6 +242,7 @@ def anatomy_of(
         config: A transformers config, or the content of `config.json`.
         tied: Whether the head's rows are the input rows, where it is known better than from the config
             (transformers 5 decides for T5 when it loads the weights).
+        layout: Names and shapes of stored files, or of a model of transformers 5 in memory.
         where: File or folder, for the message.
 
     Raises:
@@ -244,17 +257,20 @@ def anatomy_of(
     names = config_names(table, full, tied)
     sizes = measure(table, names, where)
     layers = layer_counts(table, names, where)
-    tensors = build_tensors(table, names, sizes, layers)
+    layout = layout if table.two_layouts else "files"
+    tensors = build_tensors(table, names, sizes, layers, layout)
     frozen = MappingProxyType(full), tied, MappingProxyType(sizes), MappingProxyType(layers)
-    return Anatomy(table, *frozen, MappingProxyType(tensors))
+    return Anatomy(table, *frozen, layout, MappingProxyType(tensors))
 
 
-def _rebuild(config: dict[str, Any], tied: bool) -> Anatomy:
-    return anatomy_of(config, tied=tied)
+def _rebuild(config: dict[str, Any], tied: bool, layout: Layout) -> Anatomy:
+    return anatomy_of(config, tied=tied, layout=layout)
 
 
 def anatomy_of_model(model: PreTrainedModel) -> Anatomy:
     """The anatomy of a loaded model, its weights matched and its tying read from the weights themselves.
+
+    Its layout is that of the model's own state, `memory` where the family has two.
 
     A model of another form, such as factorised rows, has the anatomy of the dense one.
 
@@ -266,6 +282,7 @@ def anatomy_of_model(model: PreTrainedModel) -> Anatomy:
 
     head, rows = model.get_output_embeddings(), model.get_input_embeddings()
     tied = None if head is None else head.weight is rows.weight
-    anatomy = anatomy_of(model.config, tied=tied)
-    anatomy.match(shapes_of(model), where=type(model).__name__)
+    anatomy, shapes, name = anatomy_of(model.config, tied=tied), shapes_of(model), type(model).__name__
+    anatomy = matching.fitting(anatomy, shapes, where=name)
+    anatomy.match(shapes, where=name)
     return anatomy

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 from typing import Any, Literal, TypeVar, cast
 
 from warmstart.foundation.errors import UserError
 
 Role = Literal["o", "i", "=", "k"]
+Reads = Literal["self", "encoder", "patches", "first"]
+Layout = Literal["files", "memory"]
 Tensor = TypeVar("Tensor", bound=Any)
 _DIM = re.compile(r"\s*(?:\(([^()]+)\)|([\w]+)):([oik=])")
 
@@ -23,7 +26,8 @@ class Factor:
         axis: Axis letter of the family table, or None for a fixed constant (the 3 of a fused q, k, v).
         size: Number of entries.
         group: Name of the axis group, such as `H` or `F@decoder.3`; None for a constant. All factors of one
-            group must be resized or permuted with one and the same index map.
+            group must be resized or permuted with one and the same index map. In `F@decoder.3.*` every entry
+            of the tensor's dimension `X` has a group of its own: `F@decoder.3.0`, `F@decoder.3.1`, ….
     """
 
     axis: str | None
@@ -36,7 +40,7 @@ class Dim:
     """One dimension of the stored tensor: its factors in row-major order and its role.
 
     Roles: `o` produced (new entries copy), `i` consumed by a sum (new entries split or are zero),
-    `=` elementwise (gain or bias of a norm), `k` index of a table.
+    `=` elementwise (gain or bias of a norm over this dimension), `k` index of a table.
     """
 
     factors: tuple[Factor, ...]
@@ -46,6 +50,23 @@ class Dim:
     def size(self) -> int:
         """Product of the factors' sizes."""
         return prod(factor.size for factor in self.factors)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Which entry of an axis a whole tensor is, where each entry is a tensor of its own (experts in files).
+
+    Attributes:
+        axis: Axis letter of the family table.
+        index: The entry.
+        size: Number of entries.
+        group: Name of the axis group, such as `X@decoder.3`.
+    """
+
+    axis: str
+    index: int
+    size: int
+    group: str
 
 
 @dataclass(frozen=True)
@@ -59,10 +80,13 @@ class TensorSpec:
         unit: `body` (always there), or a unit that a model class has or lacks as a whole: `head`, ….
         stack: Name of the stack (`encoder`, `decoder`) or None outside of the blocks.
         layer: Index of the block in its stack, or None.
-        reads: `self`, or `encoder` where the input are the states of another stack (cross-attention k and v).
+        reads: What its input is: `self`, the states of its own stack; `encoder`, those of another stack
+            (cross-attention k and v); `patches` of an image; the state of the `first` token alone.
         aliases: Other names under which the same tensor may be stored.
         tied_to: Name of the weight whose storage this one shares, or None.
-        template: The name with `{l}` for the layer, as the table has it.
+        template: The name with `{l}` for the layer and `{x}` for the expert, as the table has it.
+        entry: The expert that it is, or None.
+        share: Share of the tokens that meet it: 1, or that of the experts to which a token is routed.
     """
 
     name: str
@@ -71,10 +95,12 @@ class TensorSpec:
     unit: str = "body"
     stack: str | None = None
     layer: int | None = None
-    reads: Literal["self", "encoder"] = "self"
+    reads: Reads = "self"
     aliases: tuple[str, ...] = ()
     tied_to: str | None = None
     template: str = ""
+    entry: Entry | None = None
+    share: Fraction = Fraction(1)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from warmstart.anatomy.notation import Layout, Reads
 from warmstart.foundation.errors import UserError, nearest
 from warmstart.foundation.settings import Settings
 
 Part = Literal["embeddings", "positions", "attention", "mlp", "norms", "head", "other"]
+Scope = Literal["global", "stack", "layer", "expert"]
 Expression = str | int | float | bool
 
 
@@ -23,14 +25,16 @@ class AxisTable(Settings):
     """What the axis counts, in words."""
     size: Expression
     """Size as an expression of config keys and of axes above this one."""
-    scope: Literal["global", "stack", "layer"] = "layer"
-    """Range over which one index map must be shared: the model, one stack, or one block."""
+    scope: Scope = "layer"
+    """Range over which one index map must be shared: the model, one stack, one block, or one expert of it."""
     order: Literal["free", "fixed"] = "free"
     """`free` when entries may be permuted together; `fixed` where the index itself means something."""
     joins: str | None = None
     """Axis whose group this one belongs to …"""
     joins_when: Expression = True
     """… while this expression holds (the tied head's transform must follow the hidden axis)."""
+    when: Expression = True
+    """Whether models of this config have the axis."""
 
 
 class EntryTable(Settings):
@@ -39,11 +43,15 @@ class EntryTable(Settings):
     dims: str
     """Dimensions and roles in the notation `H:i (3 h e):o`."""
     when: Expression = True
-    """Whether this model has the tensor."""
+    """Whether this model has the tensor; `layer` is the index of the block."""
+    layout: Layout | None = None
+    """`files` or `memory`, for a tensor that transformers 5 stores otherwise than it holds it."""
     unit: str = "body"
     """`body`, or a unit that a model class has or lacks as a whole."""
-    reads: Literal["self", "encoder"] = "self"
-    """`encoder` when the input are another stack's states."""
+    reads: Reads = "self"
+    """`encoder` when the input are another stack's states, `patches` of an image, the `first` token alone."""
+    share: Expression = 1
+    """Share of the tokens that meet it."""
     aliases: tuple[str, ...] = ()
     """Other stored names of the same tensor."""
     tied_to: str | None = None
@@ -107,14 +115,16 @@ class FamilyTable(Settings):
     """Name of the table."""
     models: dict[str, dict[str, Any]]
     """`model_type` of each member and the config values that it assumes when a key is absent."""
-    task: Expression
-    """`causal`, `masked` or `seq2seq`."""
+    task: Expression | None = None
+    """`causal`, `masked` or `seq2seq`; nothing for a family that reads no text."""
     prefix: str = ""
     """What the names of a model with a head have in front, and those of the base model lack."""
     stacks: dict[str, Expression]
     """Stacks of blocks and the number of their layers, in order of computation."""
     flags: dict[str, Expression] = Field(default_factory=dict)
     """Named conditions that `when` may use."""
+    layer_flags: dict[str, Expression] = Field(default_factory=dict)
+    """The same for conditions that differ between blocks: they may use `layer`, the index of the block."""
     tied: Expression
     """Whether the head's rows are the input rows."""
     axes: dict[str, AxisTable]
@@ -122,13 +132,19 @@ class FamilyTable(Settings):
     constraints: tuple[str, ...] = ()
     """Conditions on the sizes that the model class enforces."""
     config: dict[str, Expression]
-    """Config keys to rewrite when sizes change, as expressions of axes and of `layers_<stack>`."""
+    """Config keys to rewrite when sizes change, as expressions of axes, of `layers_<stack>` and of the
+    config; None leaves a key alone."""
     per_layer_keys: tuple[str, ...] = ()
     """Config keys whose value is a list with one entry per layer."""
+    layer_index_keys: tuple[str, ...] = ()
+    """Config keys whose value is a list of layer indices."""
     max_length: Expression | None = None
-    """Longest input in tokens, or nothing when positions are relative."""
+    """Longest input in tokens (of images in patches), or nothing when positions are relative."""
+    added_tokens: Expression = 0
+    """Tokens that the model itself puts before its input."""
     tensors: dict[Part, dict[str, tuple[EntryTable, ...]]]
-    """Name templates per part; `{l}` is the layer."""
+    """Name templates per part; `{l}` is the layer, `{x}` the entry of axis `X`. Of several entries the first
+    that a model has is taken."""
     attention: tuple[AttentionTable, ...]
     """The attentions of a block."""
     norm: NormTable
@@ -151,8 +167,8 @@ class FamilyTable(Settings):
     """Units that a model class may lack."""
     head_units: tuple[str, ...] = ("head",)
     """Units that make a model more than its base model."""
-    vocabulary: VocabularyTable
-    """Sites of the vocabulary axis."""
+    vocabulary: VocabularyTable | None = None
+    """Sites of the vocabulary axis, for families that read text."""
     sites: dict[str, tuple[str, ...]]
     """Modules for hooks and adapters: kind to one template per stack, in order of `stacks`."""
     ignore: tuple[str, ...] = ()
@@ -185,6 +201,17 @@ class FamilyTable(Settings):
             if template not in known:
                 raise ValueError(f"no tensor {template!r} in the table; {nearest(template, known)}")
         return self
+
+    @cached_property
+    def two_layouts(self) -> bool:
+        """Whether transformers 5 stores this family otherwise than it holds it in memory."""
+        entries = (
+            entry
+            for part in self.tensors.values()
+            for alternatives in part.values()
+            for entry in alternatives
+        )
+        return any(entry.layout for entry in entries)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How a family computes with its tensors: norms, residual stream, queries, outputs of the blocks."""
+"""How a family computes with its tensors: norms, residual stream, queries, outputs, sites for hooks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart.anatomy.expressions import evaluate
 from warmstart.anatomy.notation import TensorSpec
+from warmstart.foundation.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from warmstart.anatomy.tables import FamilyTable
@@ -21,10 +22,14 @@ class Traits:
         table: FamilyTable
         config: Mapping[str, Any]
         sizes: Mapping[str, int]
+        layers: Mapping[str, int]
         tensors: Mapping[str, TensorSpec]
 
         @property
         def names(self) -> dict[str, Any]: ...
+
+        @property
+        def family(self) -> str: ...
 
     @property
     def norm_kind(self) -> Literal["rms", "layer"]:
@@ -89,3 +94,26 @@ class Traits:
     def outputs(self, stack: str, layer: int) -> tuple[str, ...]:
         """The weights and biases of a block whose output is added to the residual stream."""
         return tuple(spec.name for spec in self.block(stack, layer) if spec.template in self.table.outputs)
+
+    def site(self, kind: str, *, stack: str | None = None, layer: int | None = None) -> str:
+        """Name of a module for hooks and adapters, such as `("mlp_output", layer=3)`.
+
+        Args:
+            kind: `embeddings`, `block`, `attention` (the module that holds the projections of queries, keys
+                and values), `attention_output` and `mlp_output` (the modules whose output is added to the
+                residual stream: linear, or a whole mixture of experts), `mlp`, `cross_attention`,
+                `cross_attention_output`, `final_norm`.
+            stack: Stack of an encoder-decoder model; the first one if not given.
+            layer: Block index, for kinds that exist once per block.
+
+        Raises:
+            UserError: This family has no such site there.
+        """
+        if kind not in self.table.sites:
+            raise UserError(f"no site {kind!r} in {self.family}", fix=nearest(kind, self.table.sites))
+        index = list(self.layers).index(stack) if stack else 0
+        template = (self.table.sites[kind] * len(self.layers))[index]
+        limit = self.layers[stack or next(iter(self.layers))]
+        if not template or ("{l}" in template and (layer is None or not 0 <= layer < limit)):
+            raise UserError(f"no site {kind!r} at layer {layer} of {stack or 'the first stack'}")
+        return template.replace("{l}", str(layer))
