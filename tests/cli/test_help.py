@@ -14,7 +14,7 @@ from warmstart.cli.app import app
 
 COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
-    "check", "compare", "data", "demo", "doctor", "evaluate", "hypernetwork", "initialise", "report",
+    "check", "compare", "data", "demo", "doctor", "evaluate", "hypernetwork", "initialise", "plan", "report",
     "reproduce", "run", "schema", "show", "systems", "train", "train-rows", "transplant", "vocab",
 ]  # fmt: skip
 
