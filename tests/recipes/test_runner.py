@@ -30,6 +30,18 @@ def test_steps_run_once_and_only_changed_ones_again(toy: list[str], tmp_path: Pa
     assert cached == [True, False]
 
 
+def test_what_a_killed_step_is_taken_up_from_goes_when_it_is_done(toy: list[str], tmp_path: Path) -> None:
+    """Weights and moments of training would fill the disk: 100 MB for each run of a small model."""
+    runner = Runner(tmp_path)
+    folder = runner.step("toy", {}).parent
+    (folder / "step.json").unlink()  # as if it had been killed
+    (folder / "output").rename(tmp_path / "gone")
+    (folder / "run" / "checkpoints" / "step-7").mkdir(parents=True)
+    (folder / "run" / "events.jsonl").write_text("{}")
+    runner.step("toy", {})
+    assert sorted(p.name for p in (folder / "run").iterdir()) == ["events.jsonl"]
+
+
 def test_a_changed_input_file_reruns_what_reads_it(toy: list[str], tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir()

@@ -89,6 +89,7 @@ class Runner:
                 "seconds": seconds,
             }
             write_atomic(record, json.dumps(described, indent=1, ensure_ascii=False))
+            shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # only to take up a killed step
         self._log("step", name=name, type=kind, key=key, cached=False, seconds=seconds)
         return output
 
