@@ -15,6 +15,15 @@ from warmstart.training.optimizer import OptimizerContext, chosen_optimizer
 BETAS, EPSILON, RATE, DECAY, SEED = (0.8, 0.9), 1e-6, 0.05, 0.3, 7
 SHAPES = {"wide": (6, 10), "tall": (10, 4), "square": (5, 5)}
 
+LEAN: dict[str, dict[str, Any]] = {
+    "galore": {"name": "galore", "rank": 5, "update_proj_gap": 5},
+    "fira": {"name": "fira", "update_proj_gap": 5},
+    "apollo": {"name": "apollo", "rank": 3, "update_proj_gap": 5},
+    "apollo-mini": {"name": "apollo-mini", "update_proj_gap": 5},
+    "adafactor": {"name": "adafactor"},
+}
+"""Settings under which projections are renewed within a short run."""
+
 
 def adam(moments: list[np.ndarray] | None, value: np.ndarray, count: int) -> tuple[list[np.ndarray], Any]:
     """Moments after `value` and Adam's direction; `count` is 1 for the first update."""

@@ -1,36 +1,17 @@
-"""What the optimizers act on and keep, and that runs with them clip, resume and spread as with AdamW."""
+"""What the optimizers act on and what they keep of it."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import optimizer_twins as twins
 import pytest
 import torch
 import training_tiny as tiny
-from test_optimizers_restarts import stop_before
+from optimizer_twins import LEAN
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.events import EventLog
-from warmstart.training import Interrupted
-from warmstart.training.batches import StepBatches
-from warmstart.training.engine import Engine
-from warmstart.training.loop import make_objective
 from warmstart.training.optimizer import WHOLE, optimizers
 from warmstart.training.parameters import layer_matrices, make_optimizer, parameter_groups
-
-LEAN: dict[str, dict[str, Any]] = {
-    "galore": {"name": "galore", "rank": 5, "update_proj_gap": 5},
-    "fira": {"name": "fira", "update_proj_gap": 5},
-    "apollo": {"name": "apollo", "rank": 3, "update_proj_gap": 5},
-    "apollo-mini": {"name": "apollo-mini", "update_proj_gap": 5},
-    "adafactor": {"name": "adafactor"},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -123,54 +104,6 @@ def test_adamw_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", list(LEAN))
-def test_stopped_and_resumed_equals_uninterrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """Stopped after a projection was renewed (5) and before the next renewal (10)."""
-    options = {"optimizer": LEAN[name], "save_steps": 6, "learning_rate": 1e-2}
-    whole = tiny.run(tmp_path / "whole", model=tiny.llama(dropout=0.2), **options)
-    assert whole.curve.final < whole.curve.points[0].bpb - 0.02
-    stop_before(monkeypatch, 9)
-    with pytest.raises(Interrupted):
-        tiny.run(tmp_path / "part", model=tiny.llama(dropout=0.2), **options)
-    monkeypatch.undo()
-    rest = tiny.run(tmp_path / "part", model=tiny.llama(dropout=0.2), **options)
-    assert tiny.curve(rest) == tiny.curve(whole)
-    assert tiny.same_bits(rest.checkpoint, whole.checkpoint)
-
-
-@pytest.mark.parametrize("name", ["galore", "apollo", "adafactor"])
-def test_gradients_are_divided_and_clipped_before_the_update(tmp_path: Path, name: str) -> None:
-    """The engine's steps are a plain loop with the same optimizer, the mean loss and torch's clipping."""
-    ours, plain = tiny.llama().train(), tiny.llama().train()
-    options = tiny.settings(optimizer=LEAN[name], max_grad_norm=0.5, fast_kernels=False)
-    objective = make_objective(ours, tiny.byte_tokenizer(), options)
-    engine = Engine(ours, objective, options, tmp_path)
-    optimizer = make_optimizer(plain, dict(plain.named_parameters()), options)
-    with StepBatches(tiny.ArrayBlocks(), objective, seed=0, rows=4, passes=2) as batches:
-        for step in range(4):
-            engine.step(batches.get(step), 2, 3e-3)
-            for batch in batches.get(step):
-                nll, targets = objective.loss(plain, batch)
-                nll.backward()
-            for parameter in plain.parameters():
-                parameter.grad /= 2 * targets  # two passes of equally many targets
-            assert torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5) > 0.5, "clipping is not tested"
-            optimizer.step()
-            optimizer.zero_grad()
-    engine.close()
-    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
-
-
-def test_bf16_leaves_weights_and_state_in_float32(tmp_path: Path) -> None:
-    result = tiny.run(tmp_path, optimizer=LEAN["fira"], bf16=True, max_steps=30, learning_rate=1e-2)
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        assert {v.dtype for v in tiny.weights(result.checkpoint, file).values()} == {torch.float32}
-    assert result.curve.final < result.curve.points[0].bpb - 0.2
-
-
-@pytest.mark.parametrize("name", list(LEAN))
 def test_sharded_matrices_are_refused(name: str) -> None:
     model = tiny.llama()
     named = dict(model.named_parameters())
@@ -179,19 +112,3 @@ def test_sharded_matrices_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make_optimizer(model, named, tiny.settings(optimizer=name))
     make_optimizer(model, named, tiny.settings(optimizer="restarts"))
-
-
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"optimizer": LEAN["fira"], "max_steps": 8, "eval_steps": 1, "save_steps": 8}
-    alone = tiny.run(tmp_path / "one", per_device_train_batch_size=4, **changes)
-    script = Path(tiny.__file__)
-    given = json.dumps({**changes, "per_device_train_batch_size": 2, "distributed": "ddp"})
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29737"]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path / "two"), "llama", given],
-        capture_output=True, text=True, env=tiny.environment(), timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    expected = [point.bpb for point in alone.curve.points]
-    found = [event["bpb"] for event in EventLog(tmp_path / "two/events.jsonl").read("evaluation")]
-    assert len(found) == 9 and found == pytest.approx(expected, abs=1e-4)
