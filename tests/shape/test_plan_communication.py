@@ -79,4 +79,13 @@ def test_data_parallel_traffic_is_the_sum_over_matrices(stage):
 
 def test_one_device_sends_nothing():
     found = traffic_of(job(), Layout(micro_batches=7))
-    assert (found.tensor, found.pipeline, found.data) == (0, 0, 0)
+    assert set(vars(found).values()) == {0}
+
+
+def test_calls_are_counted_one_by_one():
+    small = job(llama(num_hidden_layers=6))
+    assert traffic_of(small, Layout(tensor=2, micro_batches=5)).tensor_calls == 5 * 6 * (2 + 2)
+    assert traffic_of(small, Layout(tensor=2, pipeline=3, recompute="full")).tensor_calls == 2 * (2 + 2 + 2)
+    assert traffic_of(small, Layout(pipeline=3, micro_batches=5)).pipeline_calls == 2 * 5
+    calls = [traffic_of(small, Layout(data=2, stage=s, micro_batches=5)).data_calls for s in range(4)]
+    assert calls == [1, 2, 5 * 6 + 1, 3 * 5 * 6]

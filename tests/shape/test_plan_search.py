@@ -87,6 +87,14 @@ def test_what_is_fixed_stays_fixed():
     assert {layout.stage for layout in layouts(lean, SMALL, PlanSettings(**options))} == {0}
 
 
+def test_a_growing_batch_is_divided_at_every_size():
+    options = {"devices": 4, "batch_size": 32, "tensor": 1, "pipeline": 1, "recompute": "none"}
+    small, ramp = job(llama()), {"start": 8, "increment": 12, "tokens": 1e6}
+    found = set(layouts(small, SMALL, PlanSettings(**options, zero_stage=0, ramp=ramp)))
+    assert found == {Layout(data=4, micro_batch=1, micro_batches=8)}
+    assert not list(layouts(small, SMALL, PlanSettings(**options | {"devices": 8}, ramp=ramp)))
+
+
 def test_what_does_not_fit_says_how_many_devices_would_do():
     options = PlanSettings(config=llama(hidden_size=512, intermediate_size=2048), devices=1, batch_size=8)
     big = job(dict(options.config), precision="mixed")
@@ -115,7 +123,8 @@ def test_mt_nlg_is_as_fast_as_it_was(nodes, measured):
     assert max(memory.total for memory in stages) == found.memory.total < 80e9
 
 
-def test_a_step_is_compute_when_nothing_else_costs():
+def test_a_step_is_compute_when_nothing_else_costs(monkeypatch):
+    monkeypatch.setattr("warmstart.shape.plan.timing.LATENCY", 0.0)
     endless = SMALL.model_copy(update={"bandwidth": 1e15, "link": 1e15, "network": 1e15})
     small = job(precision="mixed")
     layout = Layout(data=2, micro_batch=4, micro_batches=3)
@@ -131,6 +140,12 @@ def test_a_step_is_compute_when_nothing_else_costs():
     # the head is on the last stage alone and sets the pace of all
     slowest = (3 * small.operations.blocks / 4 + 3 * small.operations.head) / (1e12 * 0.25)
     assert inner.step_seconds == pytest.approx((12 + 3) * slowest)
+
+
+def test_a_small_model_is_not_divided():
+    found = plan(PlanSettings(config=llama(), hardware="h100-80gb", devices=8, batch_size=64))
+    best = found["layouts"][0]["layout"]
+    assert (best["tensor"], best["pipeline"], best["data"]) == (1, 1, 8)
 
 
 def test_days_at_a_known_utilisation():
@@ -151,6 +166,8 @@ def test_the_whole_plan_of_mt_nlg():
     assert found["model"]["state_bytes"] == pytest.approx(10.6e12, rel=0.02)
     assert found["model"]["parameters"]["total"] == pytest.approx(530e9, rel=0.02)
     assert len(found["layouts"]) == found["fitting"]
+    assert len(found["stages"]) == 35
+    assert max(stage["total"] for stage in found["stages"]) == best["memory"]["total"]
     assert "--pipeline-model-parallel-size 35" in found["launch"]["megatron"]
 
 

@@ -16,11 +16,17 @@ class Traffic:
         tensor: Sums over the tensor-parallel group, of all micro-batches.
         pipeline: Activations and their gradients between neighbouring stages, of all micro-batches.
         data: Gradients and, where they are divided, weights.
+        tensor_calls: Sums, each of which starts anew.
+        pipeline_calls: Messages to neighbouring stages.
+        data_calls: Exchanges of gradients and weights: one per block where blocks are gathered.
     """
 
     tensor: float
     pipeline: float
     data: float
+    tensor_calls: float
+    pipeline_calls: float
+    data_calls: float
 
 
 def ring(devices: int, payload: float) -> float:
@@ -48,10 +54,12 @@ def traffic_of(workload: Workload, layout: Layout) -> Traffic:
     passes = 3 if layout.recompute == "full" else 2
     # of a pipeline the stage with most weights between the ends; all stages hold equally many blocks
     index = min(1, layout.pipeline - 1)
-    summed = sent = 0.0
+    summed = sent = calls = 0.0
+    held = 0
     for block in part.blocks(layout.pipeline, index):
         payload = sequences * workload.length(block.stack) * width * numerics.compute
-        summed += passes * block.kept.sums * block.count * payload
+        sums = passes * block.kept.sums * block.count
+        summed, calls, held = summed + sums * payload, calls + sums, held + block.count
     for stack in workload.anatomy.layers:
         payload = sequences * workload.length(stack) * width * numerics.compute
         summed += 2 * payload / layout.pipeline
@@ -66,8 +74,12 @@ def traffic_of(workload: Workload, layout: Layout) -> Traffic:
         2: many * gradients + weights_,
         3: many * (gradients + 2 * size * numerics.compute),
     }[layout.stage]
+    exchanges = {0: 1, 1: 2, 2: many * held + 1, 3: 3 * many * held}[layout.stage]
     return Traffic(
         tensor=2 * ring(layout.tensor, summed),
         pipeline=sent,
         data=ring(layout.data, once),
+        tensor_calls=calls * many if layout.tensor > 1 else 0,
+        pipeline_calls=2 * many if layout.pipeline > 1 else 0,
+        data_calls=exchanges if layout.data > 1 else 0,
     )

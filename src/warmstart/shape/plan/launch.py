@@ -17,7 +17,7 @@ def launch(layout: Layout, hardware: Hardware, settings: PlanSettings, *, length
         `megatron` (flags) and `pipeline` (arguments of `torch.distributed.pipelining`) those that the layout
         needs.
     """
-    machines = max(1, layout.devices // hardware.devices_per_node)
+    machines = -(-layout.devices // hardware.devices_per_node)
     found: dict[str, Any] = {"program": _program(layout)}
     if layout.pipeline > 1:
         found["pipeline"] = {

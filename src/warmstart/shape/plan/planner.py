@@ -13,6 +13,7 @@ from warmstart.shape.plan import ramp as ramps
 from warmstart.shape.plan.activations import Attending
 from warmstart.shape.plan.hardware import HardwareSettings
 from warmstart.shape.plan.launch import launch
+from warmstart.shape.plan.memory import memory_of
 from warmstart.shape.plan.numerics import numerics_of
 from warmstart.shape.plan.optimizers import optimizer_of
 from warmstart.shape.plan.search import Candidate, search
@@ -27,8 +28,9 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
 
     Returns:
         `model` (parameters by part, bytes of state), `operations` (per token and step), `hardware`,
-        `layouts` (fastest first: layout, bytes of the fullest device, times, days), `launch` (settings of
-        the first), `schedule` (batch and rate over the tokens) and `routes` (surgeries from the sources).
+        `layouts` (best first: layout, bytes of the fullest device, times, days), `fitting` (how many there
+        are), `stages` (bytes on a device of each pipeline stage of the first), `launch` (its settings),
+        `schedule` (batch and rate over the tokens) and `routes` (surgeries from the sources).
 
     Raises:
         UserError: The model is unknown, its sizes contradict each other, or nothing fits.
@@ -46,6 +48,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         "hardware": device.model_dump() | {"devices": settings.devices, "peak": peak},
         "layouts": [_row(candidate, job, settings, peak) for candidate in found[: settings.top]],
         "fitting": len(found),
+        "stages": [asdict(memory) | {"total": memory.total} for memory in memory_of(job, found[0].layout)],
         "launch": launch(found[0].layout, device, settings, length=length),
         "schedule": list(
             ramps.rows(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log
+from math import gcd, log
 
 from warmstart.foundation.errors import UserError
 from warmstart.shape.plan.hardware import Hardware
 from warmstart.shape.plan.layout import Layout
 from warmstart.shape.plan.memory import Memory, memory_of, peak_memory
 from warmstart.shape.plan.operations import Recompute
+from warmstart.shape.plan.ramp import RampSettings
 from warmstart.shape.plan.settings import PlanSettings
 from warmstart.shape.plan.timing import Timing, predict
 from warmstart.shape.plan.weights import tensor_sizes
@@ -40,24 +41,26 @@ def layouts(workload: Workload, hardware: Hardware, settings: PlanSettings) -> I
     """Layouts of exactly `settings.devices` devices and `settings.batch_size` sequences.
 
     Tensor parallelism stays inside a node and divides heads and feed-forward units; the pipeline divides the
-    blocks into equal stages; data parallelism takes the rest and divides the batch. ZeRO stages 2 and 3
-    exclude pipelines, and optimizers that need whole gradients take stage 0. What the settings fix is kept.
+    blocks into equal stages; data parallelism takes the rest and divides the batch, also a growing one at
+    every size. ZeRO stages 2 and 3 exclude pipelines, and optimizers that need whole gradients take stage 0.
+    What the settings fix is kept.
     """
     tensors = tensor_sizes(workload.anatomy)
     stacks, layers = len(workload.anatomy.layers), workload.layers
     first = settings.tensor or 1, settings.pipeline or 1, settings.zero_stage or 0
     Layout(tensor=first[0], pipeline=first[1], stage=first[2]).check(layers, tensors, stacks=stacks)
     _check_optimizer(workload, settings)
+    shared = _smallest_batch(settings)
     fits = [t for t in tensors if settings.tensor or hardware.devices_per_node % t == 0]
     for tensor in [settings.tensor] if settings.tensor else fits:
         rest, left = divmod(settings.devices, tensor)
         stages = [p for p in range(1, (layers if stacks == 1 else 1) + 1) if layers % p == 0 and not rest % p]
         for pipeline in [] if left else stages:
             data = rest // pipeline
-            if settings.pipeline not in (None, pipeline) or settings.batch_size % data:
+            if settings.pipeline not in (None, pipeline) or shared % data:
                 continue
             for stage in _stages(workload, settings, pipeline, data):
-                for micro in _micro_batches(settings, settings.batch_size // data):
+                for micro in _micro_batches(settings, shared // data):
                     many = settings.batch_size // data // micro
                     for recompute in _recomputes(settings):
                         yield Layout(tensor, pipeline, data, stage, micro, many, recompute)
@@ -70,6 +73,14 @@ def _check_optimizer(workload: Workload, settings: PlanSettings) -> None:
             f"{settings.zero_stage} divides",
             fix="use zero_stage: 0, or another optimizer",
         )
+
+
+def _smallest_batch(settings: PlanSettings) -> int:
+    """Sequences that divide every batch of the run."""
+    ramp = settings.ramp
+    if ramp.start is None or not ramp.tokens:
+        return settings.batch_size
+    return gcd(settings.batch_size, ramp.start, ramp.increment or ramp.start)
 
 
 def _stages(workload: Workload, settings: PlanSettings, pipeline: int, data: int) -> list[int]:
@@ -113,7 +124,7 @@ def search(workload: Workload, hardware: Hardware, settings: PlanSettings) -> li
             found.append(Candidate(layout, memory, timing))
     if least is None:
         raise UserError(
-            f"{settings.devices} devices cannot share this model and a batch of {settings.batch_size} "
+            f"{settings.devices} devices cannot share this model and batches of {_smallest_batch(settings)} "
             "sequences evenly",
             fix="choose powers of two, or fix fewer parts of the layout",
         )
@@ -147,7 +158,11 @@ def _too_large(
     while devices < MOST_DEVICES:
         devices *= 2
         more = settings.model_copy(
-            update={"devices": devices, "batch_size": max(settings.batch_size, devices)}
+            update={
+                "devices": devices,
+                "batch_size": max(settings.batch_size, devices),
+                "ramp": RampSettings(),
+            }
         )
         if any(peak_memory(workload, each).total <= limit for each in layouts(workload, hardware, more)):
             fix = f"use about {devices} devices"

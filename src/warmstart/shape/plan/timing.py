@@ -11,6 +11,8 @@ from warmstart.shape.plan.memory import Memory
 from warmstart.shape.plan.workload import Workload
 
 DAY = 86_400
+LATENCY = 25e-6
+"""Seconds that a collective operation takes before its first byte arrives."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ def predict(
 
     `(m + p - 1) * (slowest stage's micro-batch + its sums + its messages) + exposed gradients + update`
 
-    Sums over a tensor-parallel group and messages between stages are not hidden. Gradients of data
-    parallelism hide behind the backward pass (two thirds of the time) of the micro-batches that move them:
-    the last one for stages 0 and 1, all of them beyond. The update reads and writes its state once.
+    Each message costs its bytes over the wire and 25 microseconds, which is what keeps small models from
+    being divided. Sums over a tensor-parallel group and messages between stages are not hidden. Gradients
+    of data parallelism hide behind the backward pass (two thirds of the time) of the micro-batches that move
+    them: the last one for stages 0 and 1, all of them beyond. The update reads and writes its state once.
 
     Args:
         workload: The job.
@@ -67,11 +70,13 @@ def predict(
     traffic = traffic_of(workload, layout)
     inside = layout.devices <= hardware.devices_per_node
     wire = 1e9 * (hardware.link if inside else hardware.network)
-    sums = traffic.tensor / (1e9 * hardware.link)
-    sends = traffic.pipeline / wire
+    near = layout.tensor <= hardware.devices_per_node
+    sums = traffic.tensor / (1e9 * (hardware.link if near else hardware.network))
+    sums += traffic.tensor_calls * LATENCY
+    sends = traffic.pipeline / wire + traffic.pipeline_calls * LATENCY
     waiting = (sums + sends) / many
     window = 2 / 3 * compute * (1 if layout.stage >= 2 else 1 / many)
-    late = max(0.0, traffic.data / wire - window)
+    late = max(0.0, traffic.data / wire + traffic.data_calls * LATENCY - window)
     state = memory.weights + memory.gradients + memory.optimizer
     update = 2 * state / (1e9 * hardware.bandwidth)
     step = (many + stages - 1) * (slowest + waiting) + late + update
