@@ -34,7 +34,7 @@ def consumed(tensor: Tensor, dim: int, axis: AxisMap, spread: float, rng: torch.
     """
     import torch
 
-    taken = _taken(tensor, dim, axis)
+    taken = _taken(tensor, dim, axis) if axis.joined is None else _joined(tensor, dim, axis.joined, len(axis))
     if not (axis.share == 1).all():
         wide = torch.promote_types(taken.dtype, torch.float32)
         share = torch.from_numpy(axis.share).to(wide).reshape(_along(taken, dim))
@@ -62,6 +62,17 @@ def _taken(tensor: Tensor, dim: int, axis: AxisMap) -> Tensor:
     import torch
 
     return tensor.index_select(dim, torch.from_numpy(np.maximum(axis.index, 0)))
+
+
+def _joined(tensor: Tensor, dim: int, joined: np.ndarray, size: int) -> Tensor:
+    import torch
+
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    kept = torch.from_numpy(np.flatnonzero(joined >= 0))
+    shape = [size if d == dim else n for d, n in enumerate(tensor.shape)]
+    source = tensor.index_select(dim, kept).to(wide)
+    added = torch.zeros(shape, dtype=wide).index_add_(dim, torch.from_numpy(joined)[kept], source)
+    return added.to(tensor.dtype)
 
 
 def _where_new(taken: Tensor, dim: int, axis: AxisMap, fill: Tensor) -> Tensor:

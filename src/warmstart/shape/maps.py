@@ -30,6 +30,8 @@ class AxisMap:
             entries, which keeps the statistics of a LayerNorm.
         noise: Standard deviation of consumed weights in entries without an origin, as a share of the
             deviation of the whole tensor; 0 leaves them zero.
+        joined: `(n,)` new entry whose consumer takes in that of each old one (-1: none), so that consumers
+            of entries that are alike add up; None where consumers follow `index` as well.
     """
 
     index: np.ndarray
@@ -37,6 +39,7 @@ class AxisMap:
     above: np.ndarray | None = None
     fill: Literal["zero", "mean"] = "zero"
     noise: float = 0.0
+    joined: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.index.ndim != 1 or self.share.shape != self.index.shape:
@@ -50,6 +53,7 @@ class AxisMap:
         return (
             len(self.index) == size
             and self.above is None
+            and self.joined is None
             and bool((self.index == np.arange(size)).all() and (self.share == 1).all())
         )
 
@@ -74,6 +78,25 @@ def select(index: Sequence[int] | np.ndarray, *, scale: float = 1.0) -> AxisMap:
     if len(np.unique(chosen)) != len(chosen):
         raise UserError("an entry is selected twice", where="shape", fix="use a map that copies")
     return AxisMap(chosen, np.full(len(chosen), scale))
+
+
+def merge(joined: Sequence[int] | np.ndarray) -> AxisMap:
+    """Old entries put together: the first one of each cluster stays, and consumers add up.
+
+    Undoes [`copies`][warmstart.shape.maps.copies]: copies write the same, and the shares of what reads them
+    add up to one.
+
+    Args:
+        joined: `(n,)` new entry of each old one, 0 … m-1 without gaps.
+
+    Raises:
+        UserError: A new entry without an old one.
+    """
+    joined = np.asarray(joined, dtype=np.int64)
+    found, first = np.unique(joined, return_index=True)
+    if not np.array_equal(found, np.arange(len(found))):
+        raise UserError("a cluster of entries is empty", where="shape")
+    return AxisMap(first, np.ones(len(first)), joined=joined)
 
 
 def copies(index: Sequence[int] | np.ndarray, *, rng: np.random.Generator | None = None) -> AxisMap:
