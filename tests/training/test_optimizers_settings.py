@@ -43,7 +43,7 @@ class AroundSettings(Settings):
         ({"name": "galore", "rnk": 4}, "unknown key 'rnk'; did you mean 'rank'"),
         ({"name": "fira", "growth_limit": 0.5}, "growth_limit: input should be greater than or equal to 1"),
         ({"name": "fira", "residual": "paper"}, "residual: input should be 'exact' or 'released'"),
-        ({"rank": 4}, "unknown key 'rank'"),
+        ({"rank": 4}, "'adamw' has no settings of its own, but rank is given; name the optimizer"),
         ({"name": 3}, "unknown optimizer '3'"),
     ],
 )

@@ -62,6 +62,11 @@ def chosen_optimizer(value: str | Mapping[str, Any]) -> tuple[Entry[OptimizerMak
     table = {"name": value} if isinstance(value, str) else dict(value)
     name = str(table.pop("name", "adamw"))
     entry = optimizers.get(name)
+    if table and not entry.settings.model_fields:
+        raise UserError(
+            f"the optimizer {name!r} has no settings of its own, but {', '.join(map(str, table))} is given",
+            fix="name the optimizer in the table, as in {name: galore, rank: 128}",
+        )
     return entry, entry.settings.parse(table, where=f"optimizer {name}")
 
 
