@@ -1,11 +1,8 @@
-"""Runs with a teacher: what they cost, when it leaves, that they resume, and that processes agree."""
+"""Runs with a teacher: what they cost, when it leaves, and that they resume."""
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from warmstart.checkpoint import Lineage, save_checkpoint
 from warmstart.foundation.errors import UserError
-from warmstart.foundation.events import EventLog
 from warmstart.training import Interrupted
 from warmstart.training.loop import flops_per_token, make_objective, teacher_flops_per_token
 
@@ -107,14 +103,16 @@ def test_the_teacher_changes_the_student_until_it_leaves(tmp_path: Path) -> None
     [
         ("llama", {"until": 0.7, "schedule": "linear", "top_k": 7}),
         ("bert", {"until": 0.4, "divergence": "jensen-shannon"}),
-        ("t5", {"divergence": "reverse-kl"}),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, table: dict[str, Any]
 ) -> None:
-    """With dropout and random masks; stopped after the teacher has left, before, and while it fades."""
-    make = {"llama": lambda: tiny.llama(dropout=0.2), "bert": tiny.bert, "t5": tiny.t5}[kind]
+    """With dropout and random masks; stopped after the teacher has left, and while it fades."""
+    make = {
+        "llama": lambda: tiny.llama(dropout=0.2),
+        "bert": tiny.bert,
+    }[kind]
     whole = taught.run(tmp_path / "whole", kind=kind, model=make(), table=table)
     stop_in_step(monkeypatch, 6, signal.SIGTERM)
     with pytest.raises(Interrupted) as stopped:
@@ -130,29 +128,6 @@ def test_another_teacher_is_another_run(tmp_path: Path) -> None:
     taught.run(tmp_path, max_steps=1)
     with pytest.raises(UserError, match="the run folder holds another run: objective's parts"):
         taught.run(tmp_path, max_steps=1, who=taught.teacher(seed=2))
-
-
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    """With sharded parameters, of which the loss needs the head whole."""
-    changes = {"gradient_accumulation_steps": 2, "max_steps": 6, "eval_steps": 1, "distributed": "fsdp2"}
-    table = {"until": 0.6, "schedule": "linear", "top_k": 9, "temperature": 2.0}
-    alone = taught.run(tmp_path / "one", table=table, per_device_train_batch_size=4, **changes)
-    script = Path(taught.__file__)
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29760"]
-    given = [json.dumps({**changes, "per_device_train_batch_size": 2}), json.dumps(table)]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path / "two"), *given],
-        capture_output=True,
-        text=True,
-        env=tiny.environment(),
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    points = EventLog(tmp_path / "two/events.jsonl").read("evaluation")
-    expected = [(point.bpb, point.flops) for point in alone.curve.points]
-    for point, (bpb, flops) in zip(points, expected, strict=True):
-        assert point["bpb"] == pytest.approx(bpb, abs=1e-5)
-        assert point["flops"] == flops
 
 
 def test_a_teacher_is_named_in_the_table(tmp_path: Path) -> None:

@@ -40,19 +40,22 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_float32_is_the_living_teacher_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """10 steps of 4 blocks are one pass over all 40: written, then read by a second run."""
+    """4 steps of 10 blocks are one pass over all 40: written, then read by a second run."""
     passes = forward_passes(monkeypatch)
     table = {"top_k": K, "divergence": "jensen-shannon"}
-    live = taught.run(tmp_path / "live", table=table, max_steps=10)
-    assert len(passes) == 10
+    few = {"max_steps": 4, "per_device_train_batch_size": 10, "eval_points": [], "save_steps": None}
+    live = taught.run(tmp_path / "live", table=table, **few)
+    assert len(passes) == 4
     table["cache"] = "float32"
     for name in ("writes", "reads"):
         passes.clear()
-        found = taught.run(tmp_path / name, table=table, max_steps=10)
-        assert len(passes) == (10 if name == "writes" else 0)
+        found = taught.run(tmp_path / name, table=table, **few)
+        assert len(passes) == (4 if name == "writes" else 0)
         assert tiny.same_bits(found.checkpoint, live.checkpoint)
         assert [p.flops for p in found.curve.points] == [p.flops for p in live.curve.points]
-    taught.run(tmp_path / "longer", table=table, max_steps=12, seed=3)  # another order, more than a pass
+    taught.run(
+        tmp_path / "longer", table=table, **{**few, "max_steps": 5}, seed=3
+    )  # another order, more than a pass
     assert not passes
 
 

@@ -21,8 +21,8 @@ The gradients of the output layer are made in the forward pass, so one batch can
 
 **Beyond settings.** An objective may bring modules that learn beside the model and are dropped on save
 (`Objective.companions`: extra heads), take parts that no settings can hold (`Objective.parts`: a teacher, a
-table; `training.loop.make_objective` hands them over), and read two cuts of one text
-(`Objective.parallel`).
+table; `training.loop.make_objective` hands them over), change as the run goes on (`Objective.at`), and read
+two cuts of one text (`Objective.parallel`).
 
 A new objective is one file here with a class registered in `objectives`.
 """

@@ -70,8 +70,7 @@ class Voice:
             rows: Rows of the vocabulary that count.
 
         Returns:
-            Its head and what enters it, (N, H); or, with `top_k`, None and the fields of
-            [`Top`][warmstart.objectives._divergence.Top].
+            Its head and what enters it, (N, H); or, with `top_k`, None and the fields of `_divergence.Top`.
         """
         where = (goal.reshape(-1) != -100).nonzero()[:, 0]
         if self.settings.top_k is None:

@@ -134,8 +134,8 @@ def closest(tokens: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
     for number, entry in enumerate(vocabulary):
         known.setdefault(entry, number)
     out = np.array([known.get(token, -1) for token in tokens], dtype=np.int64)
-    for number in np.flatnonzero(out < 0):
-        out[number] = edit_distances([tokens[number]], vocabulary)[0].argmin()
+    for place in np.flatnonzero(out < 0):
+        out[place] = edit_distances([tokens[place]], vocabulary)[0].argmin()
     return out
 
 
