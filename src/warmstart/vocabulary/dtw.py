@@ -134,7 +134,7 @@ def closest(tokens: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
     for number, entry in enumerate(vocabulary):
         known.setdefault(entry, number)
     out = np.array([known.get(token, -1) for token in tokens], dtype=np.int64)
-    for place in np.flatnonzero(out < 0):
+    for place in np.flatnonzero(out < 0).tolist():
         out[place] = edit_distances([tokens[place]], vocabulary)[0].argmin()
     return out
 
