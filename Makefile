@@ -30,6 +30,8 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/rows_speed.py
+	$(BIN)/python benchmarks/optimizer_memory.py
+	$(BIN)/python benchmarks/streaming.py
 
 docs: setup
 	$(BIN)/mkdocs build --strict

@@ -14,8 +14,9 @@ from warmstart.cli.app import app
 
 COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
-    "check", "compare", "data", "demo", "doctor", "evaluate", "hypernetwork", "initialise", "plan", "report",
-    "reproduce", "run", "schema", "show", "systems", "train", "train-rows", "transplant", "vocab",
+    "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "hypernetwork", "initialise", "merge",
+    "plan", "report", "reproduce", "run", "schema", "show", "shrink", "systems", "train", "train-rows",
+    "transplant", "vocab",
 ]  # fmt: skip
 
 

@@ -22,6 +22,9 @@ def _render(console: Console, found: dict[str, Any]) -> None:
     facts = {
         "architecture": f"{found['family']} ({found['architecture'] or 'not stated'}), {found['task']}",
         "parameters": f"{total:,}, {size(found['bytes'])} in {found['shards']} file(s), {dtypes}",
+        "per token": f"{active:,} parameters are used"
+        if (active := found["parameters"].get("active"))
+        else None,
         "vocabulary": f"{text(found['rows'])} rows, head {'tied' if found['tied'] else 'separate'}",
         "context": f"{found['context_length']:,} tokens" if found["context_length"] else None,
         "hub id": found["hub_id"],
@@ -30,7 +33,7 @@ def _render(console: Console, found: dict[str, Any]) -> None:
     }
     pairs(console, {key: value for key, value in facts.items() if value})
     console.print()
-    parts = {k: n for k, n in found["parameters"].items() if k not in ("total", "non_embedding")}
+    parts = {k: n for k, n in found["parameters"].items() if k not in ("total", "non_embedding", "active")}
     rows = [(part, n, f"{n / max(1, total):.1%}") for part, n in parts.items()]
     table(console, ("part", "parameters", "share"), rows)
     if found["tokenizer"]:
