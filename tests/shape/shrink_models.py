@@ -36,18 +36,19 @@ def named(anatomy: Anatomy, to: dict[str, int]) -> dict[str, int]:
     return {next((k for k in KEYS.get(role, ()) if k in config), role): size for role, size in to.items()}
 
 
-def calibration_of(model: Any) -> Calibration:
-    """Two batches of different length, with labels."""
+def calibration_of(model: Any, batches: int = 2) -> Calibration:
+    """Two batches of different length, with labels; or one of both texts."""
     whole = inputs_of(model)
     kind = {"t5": "span", "mt5": "span"}.get(model.config.model_type, "causal")
     kind = "masked" if "bert" in model.config.model_type else kind
     objective = objectives.get(kind)
-    batches = []
-    for row, length in ((slice(0, 1), 7), (slice(1, 2), 5)):
+    made_of = [(slice(0, 1), 7), (slice(1, 2), 5)] if batches == 2 else [(slice(None), 7)]
+    found = []
+    for row, length in made_of:
         batch = {name: value[row, :length] for name, value in whole.items()}
         batch["labels"] = batch.get("decoder_input_ids", batch["input_ids"]).flip(1)
-        batches.append(batch)
-    return Calibration(model, batches, objective.target(objective.settings(), None))
+        found.append(batch)
+    return Calibration(model, found, objective.target(objective.settings(), None))
 
 
 def stored(model: Any) -> tuple[Anatomy, dict[str, torch.Tensor]]:
@@ -57,10 +58,12 @@ def stored(model: Any) -> tuple[Anatomy, dict[str, torch.Tensor]]:
     return anatomy, {spec.tied_to or spec.name: state[name] for name, spec in anatomy.match(state).items()}
 
 
-def reshaping(model: Any, to: dict[str, int], *, text: bool = True, **settings: Any) -> Reshape:
+def reshaping(
+    model: Any, to: dict[str, int], *, text: bool = True, batches: int = 2, **settings: Any
+) -> Reshape:
     """The surgery that shrinks a model."""
     anatomy, tensors = stored(model)
-    calibration = calibration_of(model) if text else None
+    calibration = calibration_of(model, batches) if text else None
     parsed = ShrinkSettings.parse({"to": named(anatomy, to), **settings})
     with float64_throughout(model):
         return shrink(anatomy, parsed, read=tensors.__getitem__, names=tensors, calibrate=given(calibration))

@@ -240,8 +240,8 @@ def test_similarity_of_blocks_by_hand(variant: str) -> None:
     assert {stack: len(cosines) for stack, cosines in found.items()} == dict(anatomy.layers)
     for stack, cosines in found.items():
         names = [anatomy.site("block", stack=stack, layer=layer) for layer in range(len(cosines))]
-        for cosine, (given, output) in zip(cosines, seen(model, names).values()):
-            x, y = flat(given), flat(output)
+        for cosine, (entered, output) in zip(cosines, seen(model, names).values()):
+            x, y = flat(entered), flat(output)
             expected = ((x * y).sum(1) / x.norm(dim=1) / y.norm(dim=1)).mean()
             assert cosine == pytest.approx(float(expected), rel=1e-12)
             assert cosine < 0.999

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from warmstart.corpus import Corpus
     from warmstart.objectives import Objective
 
-Hook = Callable[["Tensor", "Tensor"], None]
-"""Gets the input and the output of a module, without gradient."""
+Hook = Callable[["Tensor", "Tensor"], "Tensor | None"]
+"""Gets the input and the output of a module, without gradient; what it returns takes the output's place."""
 
 
 @dataclass
@@ -57,16 +57,14 @@ class Calibration:
         """
         import torch
 
-        from warmstart.evaluation.head import head_inputs
+        from warmstart.evaluation.head import head_inputs, head_of
         from warmstart.evaluation.likelihood import measuring
 
         reader = model or self.model
         nowhere = torch.zeros(0, dtype=torch.int64, device=reader.device)
         with measuring(reader, bf16=self.bf16):
-            for batch in self.batches:
-                inputs = self._inputs(reader, batch)
-                head_inputs(reader, {k: v[:1] for k, v in inputs.items()}, nowhere)  # it may probe the head
-                break
+            for batch in self.batches[:1]:
+                head_of(reader, self._inputs(reader, batch))  # its probe is not for the hooks
             with hooked(reader, hooks):
                 for batch in self.batches:
                     head_inputs(reader, self._inputs(reader, batch), nowhere)
@@ -170,11 +168,11 @@ def hooked(model: nn.Module, hooks: Iterable[tuple[str, Hook]]) -> Iterator[None
             handle.remove()
 
 
-def _plain(hook: Hook) -> Callable[..., None]:
-    def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+def _plain(hook: Hook) -> Callable[..., Any]:
+    def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         given = args[0] if args else kwargs["hidden_states"]
         made = output[0] if isinstance(output, tuple) else output
-        hook(given.detach(), made.detach())
+        return hook(given.detach(), made.detach())
 
     return call
 

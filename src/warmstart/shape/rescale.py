@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from warmstart.foundation.errors import UserError
-from warmstart.shape.calibration import Calibration, Hook
+from warmstart.shape.calibration import Calibration, Hook, wide
 from warmstart.shape.consumers import Consumer, as_consumer, places
 from warmstart.shape.reshape import Read, Reshape
 from warmstart.shape.width import Widening, WidthContext
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from transformers import PreTrainedModel
-
-ROUNDS = 4
-"""Times that the cut model reads the text; each measures what the former ones changed."""
 
 
 def keep_scores(context: WidthContext, result: Widening, *, spread: bool) -> None:
@@ -60,10 +58,10 @@ def calibrated_factors(
     """The factors of a surgery, with those under which linear modules write with the spread of the old ones.
 
     For each module that reads a cut axis, `std before / std after`: the root of the variance over all
-    positions, averaged over the outputs that both have. All are measured at once while the cut model reads
-    the text, and again after they were applied, four times: a factor changes what later modules read. Before
-    a tied head it is the gain of the last norm that is multiplied. Logits are not computed: their variance is
-    that of the hidden states seen through `W^T W`.
+    positions, averaged over the outputs that both have. The cut model is mended while it reads, module by
+    module, so each is measured on what the mended ones before it write; over several batches it is the
+    geometric mean. Before a tied head it is the last norm that is multiplied. Logits are not computed: their
+    variance is that of the hidden states seen through `W^T W`.
 
     Args:
         reshape: The surgery, whose own shares and factors are where the search starts.
@@ -79,22 +77,26 @@ def calibrated_factors(
         )
     model = cut_model(reshape, calibration.model, read)
     found = list(_places(reshape, calibration, model))
-    before = _spreads(calibration, calibration.model, {p.before.module: p.outputs for p in found})
-    goal_head, factors = _head_spread(reshape, calibration, calibration.model), dict[str, float]()
-    for _ in range(ROUNDS):
-        whole = {p.now.module: np.arange(p.now.writes.size) for p in found}
-        after = _spreads(calibration, model, whole)
-        for place in found:
-            factor = _ratio(before[place.before.module], after[place.now.module])
-            _multiply(model, [place.name], factor, factors)
-        if goal_head is not None:
-            names = _head_names(reshape)
-            head = _head_spread(reshape, calibration, model)
-            _multiply(model, names, _ratio(goal_head, head or 0.0), factors)
-    merged = {name: dict(places_) for name, places_ in reshape.factors.items()}
-    for name, factor in factors.items():
+    heads = [_Head.of(reshape, reader) for reader in (calibration.model, model)]
+    logs: dict[str, list[float]] = defaultdict(list)
+    for batch in calibration.batches:
+        one, goals = replace(calibration, batches=[batch]), dict[str, float]()
+        one.read([*(_measure(place, goals) for place in found), *_watch(heads[0], goals)])
+        factors: dict[str, float] = {}
+        one.read(
+            [*(_mend(place, model, goals, factors) for place in found), *_watch(heads[1], factors)],
+            model=model,
+        )
+        if heads[0] and heads[1]:
+            spread = factors.pop(heads[1].module)
+            for name in _head_names(reshape):
+                factors[name] = _ratio(goals[heads[0].module], spread)
+        for name, factor in factors.items():
+            logs[name].append(math.log(factor))
+    merged = {name: dict(chosen) for name, chosen in reshape.factors.items()}
+    for name, values in logs.items():
         known = merged.setdefault(name, {})
-        known[None] = known.get(None, 1.0) * factor
+        known[None] = known.get(None, 1.0) * math.exp(sum(values) / len(values))
     return merged
 
 
@@ -132,55 +134,65 @@ def _places(reshape: Reshape, calibration: Calibration, model: PreTrainedModel) 
     return found
 
 
-def _spreads(
-    calibration: Calibration, model: PreTrainedModel, outputs: dict[str, np.ndarray]
-) -> dict[str, float]:
-    """Module to the standard deviation of chosen outputs: root of the mean of their variances."""
-    import torch
-
-    sums: dict[str, tuple[Tensor, Tensor, int]] = {}
-
-    def watch(module: str) -> Hook:
-        chosen = torch.from_numpy(outputs[module]).to(model.device)
-
-        def hook(given: Tensor, made: Tensor) -> None:
-            flat = made.flatten(0, -2).index_select(1, chosen).double()
-            new = flat.sum(0), flat.square().sum(0), len(flat)
-            old = sums.get(module)
-            sums[module] = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2])
-
-        return hook
-
-    calibration.read([(module, watch(module)) for module in outputs], model=model)
-    return {
-        module: math.sqrt(max(float((squares / n - (total / n).square()).mean()), 0.0))
-        for module, (total, squares, n) in sums.items()
-    }
-
-
-def _head_spread(reshape: Reshape, calibration: Calibration, model: PreTrainedModel) -> float | None:
-    """Standard deviation of the logits; None where the head reads no cut axis, or is no plain matrix."""
-    import torch
-
-    table = reshape.new.table.vocabulary
-    spec = reshape.new.tensors.get(table.head_rows) if table else None
-    consumer = as_consumer(spec, model) if spec else None
-    if spec is None or consumer is None or spec.shape == reshape.old.tensors[spec.name].shape:
-        return None
-    moments: list[tuple[Tensor, Tensor, int]] = []
+def _measure(place: _Place, goals: dict[str, float]) -> tuple[str, Hook]:
+    """A hook that notes the spread of the old outputs that the new module has."""
 
     def hook(given: Tensor, made: Tensor) -> None:
-        flat = given.flatten(0, -2).double()
-        new = flat.T @ flat, flat.sum(0), len(flat)
-        moments[:] = [tuple(a + b for a, b in zip(moments[0], new))] if moments else [new]  # type: ignore
+        import torch
 
-    calibration.read([(consumer.module, hook)], model=model)
-    squares, total, count = moments[0]
-    mean = total / count
-    weight: torch.Tensor = model.get_parameter(f"{consumer.module}.weight").detach()
-    gram = (weight.T @ weight).double()
-    variance = ((squares / count - torch.outer(mean, mean)) * gram).sum() / len(weight)
-    return math.sqrt(max(float(variance), 0.0))
+        goals[place.name] = _spread(made.index_select(-1, torch.from_numpy(place.outputs).to(made.device)))
+
+    return place.before.module, hook
+
+
+def _mend(
+    place: _Place, model: PreTrainedModel, goals: dict[str, float], factors: dict[str, float]
+) -> tuple[str, Hook]:
+    """A hook that lets a module write as if its weight had been multiplied, and notes the factor."""
+    bias = getattr(model.get_submodule(place.now.module), "bias", None)
+
+    def hook(given: Tensor, made: Tensor) -> Tensor:
+        factor = factors[place.name] = _ratio(goals[place.name], _spread(made))
+        return made * factor if bias is None else made * factor + (1 - factor) * bias.detach().to(made)
+
+    return place.now.module, hook
+
+
+def _spread(values: Tensor) -> float:
+    """Root of the mean over the last dimension of the variances over all others."""
+    return math.sqrt(float(wide(values).flatten(0, -2).var(0, correction=0).mean()))
+
+
+class _Head(NamedTuple):
+    """An output matrix that reads a cut axis."""
+
+    module: str
+    gram: Tensor
+    """`W^T W / V`, `(d, d)`."""
+
+    @classmethod
+    def of(cls, reshape: Reshape, model: PreTrainedModel) -> _Head | None:
+        """The head of a model; None where it reads no cut axis."""
+        table = reshape.new.table.vocabulary
+        spec = reshape.new.tensors.get(table.head_rows) if table else None
+        consumer = as_consumer(spec, model) if spec else None
+        if spec is None or consumer is None or spec.shape == reshape.old.tensors[spec.name].shape:
+            return None
+        weight = wide(model.get_parameter(f"{consumer.module}.weight").detach())
+        return cls(consumer.module, weight.T @ weight / len(weight))
+
+
+def _watch(head: _Head | None, spreads: dict[str, float]) -> list[tuple[str, Hook]]:
+    """A hook that notes the spread of the logits, which are not computed."""
+    if head is None:
+        return []
+
+    def hook(given: Tensor, made: Tensor) -> None:
+        flat = wide(given).flatten(0, -2)
+        flat = flat - flat.mean(0)
+        spreads[head.module] = math.sqrt(max(float((flat @ head.gram * flat).sum(1).mean()), 0.0))
+
+    return [(head.module, hook)]
 
 
 def _head_names(reshape: Reshape) -> list[str]:
@@ -194,12 +206,3 @@ def _head_names(reshape: Reshape) -> list[str]:
 
 def _ratio(before: float, after: float) -> float:
     return before / after if before > 0 and after > 0 else 1.0
-
-
-def _multiply(model: PreTrainedModel, names: list[str], factor: float, factors: dict[str, float]) -> None:
-    import torch
-
-    with torch.no_grad():
-        for name in names:
-            model.get_parameter(name).mul_(factor)
-            factors[name] = factors.get(name, 1.0) * factor
