@@ -12,7 +12,7 @@ from anatomy_models import VARIANTS, build, config_of, inputs_of, task_class
 from shape_models import logits, made
 from shrink_models import PRE_NORM, READING, inner_groups, named, reshaping, shrunk, stored
 
-from warmstart.anatomy import Anatomy, anatomy_of_model
+from warmstart.anatomy import anatomy_of_model
 from warmstart.shape.grow import GrowSettings, grow
 from warmstart.shape.maps import copies, merge, select
 from warmstart.shape.reshape import Reshape
@@ -290,12 +290,8 @@ def test_ways_to_leave_layers_out(way: Any, expected: list[int]) -> None:
     assert reshape.inexact == ("the decoder has 5 of 8 layers",)
 
 
-def sizes_of(anatomy: Anatomy) -> dict[str, int]:
-    return {**anatomy.sizes, **anatomy.layers}
-
-
 def test_positions_are_cut_from_behind() -> None:
     model = build("gpt2")
     other, reshape = shrunk(model, {"n_positions": 12}, text=False)
-    assert sizes_of(reshape.new)["P"] == 12
+    assert reshape.new.sizes["P"] == 12
     assert distance(model, other) == 0.0, "short inputs do not notice"

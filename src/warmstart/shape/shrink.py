@@ -78,7 +78,7 @@ def shrink(
         UserError: Sizes that the family cannot have, that are larger, or that a part cannot be cut to; text
             that is missing.
     """
-    new = target_anatomy(old, _with_groups(old, settings.to))
+    new = target_anatomy(old, settings.to, follow=_groups_of_one(old))
     layers = _layers(old, new, settings, calibrate)
     _check_blocks(old, new, layers)
     resized = tuple(resized_groups(old, new, layers))
@@ -128,13 +128,11 @@ def arranged(old: Anatomy, scores: Scores) -> Reshape:
     return Reshape(old=old, new=old, maps=maps)
 
 
-def _with_groups(old: Anatomy, to: dict[str, int]) -> dict[str, int]:
-    """With the number of key/value heads, where it is that of the heads and was not named."""
+def _groups_of_one(old: Anatomy) -> dict[str, str]:
+    """The key of the number of key/value heads, to that of the heads, where each head has its own."""
     config = old.table.config
     heads, groups = (next((k for k, v in config.items() if v == size), "") for size in ("g * r", "g"))
-    if heads in to and groups and groups not in to and old.sizes["r"] == 1:
-        return {**to, groups: to[heads]}
-    return dict(to)
+    return {groups: heads} if groups and old.sizes["r"] == 1 else {}
 
 
 def _layers(

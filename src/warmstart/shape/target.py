@@ -12,7 +12,9 @@ from warmstart.foundation.errors import UserError, nearest
 _FARTHEST = 4096
 
 
-def target_anatomy(old: Anatomy, to: Mapping[str, int]) -> Anatomy:
+def target_anatomy(
+    old: Anatomy, to: Mapping[str, int], *, follow: Mapping[str, str] | None = None
+) -> Anatomy:
     """The anatomy of the same model class with other sizes.
 
     What is not named stays: a Llama keeps the size of its heads when its hidden size changes. Where the class
@@ -22,6 +24,7 @@ def target_anatomy(old: Anatomy, to: Mapping[str, int]) -> Anatomy:
     Args:
         old: The model that exists.
         to: Configuration keys, such as `hidden_size`, and their new values.
+        follow: Keys that take the new value of another one where they are not named themselves.
 
     Raises:
         UserError: A key that says nothing about the shape, or sizes that the class cannot have; then with the
@@ -38,9 +41,9 @@ def target_anatomy(old: Anatomy, to: Mapping[str, int]) -> Anatomy:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{key} must be a positive whole number, got {value!r}")
     try:
-        return _built(old, to)
+        return _built(old, _followed(to, follow))
     except UserError as error:
-        near = _neighbours(old, to)
+        near = _neighbours(old, to, follow)
         wish = ", ".join(f"{key} = {value}" for key, value in to.items())
         raise UserError(
             f"a {old.model_type} like this cannot have {wish}" if near else error.what, fix=near or error.fix
@@ -90,7 +93,11 @@ def _heads_for(old: Anatomy, to: Mapping[str, int]) -> dict[str, int]:
     return {heads: to[width] // old.sizes["e"]}
 
 
-def _neighbours(old: Anatomy, to: Mapping[str, int]) -> str:
+def _followed(to: Mapping[str, int], follow: Mapping[str, str] | None) -> dict[str, int]:
+    return {key: to[leader] for key, leader in (follow or {}).items() if leader in to} | dict(to)
+
+
+def _neighbours(old: Anatomy, to: Mapping[str, int], follow: Mapping[str, str] | None) -> str:
     """The nearest values of each key with which the other wishes can be met."""
     found = []
     for key, value in to.items():
@@ -101,7 +108,7 @@ def _neighbours(old: Anatomy, to: Mapping[str, int]) -> str:
                 if other < 1:
                     break
                 try:
-                    _built(old, {**to, key: other})
+                    _built(old, _followed({**to, key: other}, follow))
                 except UserError:
                     continue
                 near.append(str(other))
