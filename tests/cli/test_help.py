@@ -16,7 +16,7 @@ COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
     "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "hypernetwork", "initialise", "merge",
     "plan", "report", "reproduce", "run", "schema", "show", "shrink", "systems", "train", "train-rows",
-    "transplant", "vocab",
+    "transplant", "upcycle", "vocab",
 ]  # fmt: skip
 
 
