@@ -2,13 +2,14 @@
 beside it.
 
 Two Llama checkpoints of the shape of 7B are drawn in bfloat16 (32 layers, 13.5 GB each), or with as many
-layers as leave room on the disk for four times their size. Then, each in a process of its own, in this order
+layers as leave room on the disk for six times their size. Then, each in a process of its own, in this order
 and on the same disk:
 
 - copy: the files of one checkpoint are copied and synced; what follows is told as a share of this rate, by
   the bytes that are written.
 - merge: linear, and with `--methods` others, of both; and the same by mergekit, if it is installed.
 - grow: by a quarter more layers (8 of 32) that are the identity.
+- upcycle: to a mixture of four experts, about three times as large.
 
 With `--cold` the page cache is emptied before each run, where the system allows it: reading is then part of
 the time. Without it, files that were just written are often still in memory.
@@ -133,7 +134,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """All runs in one folder."""
     free = shutil.disk_usage(folder).free - (2 << 30)
-    layers = options.layers or next(n for n in range(LAYERS, 0, -1) if 4 * size_of(n) < free or n == 1)
+    layers = options.layers or next(n for n in range(LAYERS, 0, -1) if 6 * size_of(n) < free or n == 1)
     size = draw(folder / "a", layers, 0)
     draw(folder / "b", layers, 1)
     state = "emptied before each run" if options.cold else "as it is"
@@ -169,6 +170,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             print(f"{'':24} ratio {theirs / mine:.2f}")
     words = ["grow", str(folder / "a"), "--to", f"{{num_hidden_layers: {layers + max(1, layers // 4)}}}"]
     show("grow by a quarter", [*ours, *words, "-o", str(folder / "out")])
+    words = ["upcycle", str(folder / "a"), "--experts", "4", "-o", str(folder / "out")]
+    show("upcycle to 4 experts", [*ours, *words])
     print(f"this process itself: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
