@@ -104,7 +104,9 @@ def cut_model(reshape: Reshape, model: PreTrainedModel, read: Read) -> PreTraine
     """The model that a surgery makes, in memory, of the class of the old one."""
     import torch
 
-    config = type(model.config)(**{**model.config.to_dict(), **dict(reshape.new.config)})
+    known = reshape.old.config
+    changed = {key: value for key, value in reshape.new.config.items() if known.get(key) != value}
+    config = type(model.config)(**{**model.config.to_dict(), **changed})
     config._attn_implementation = model.config._attn_implementation
     with torch.random.fork_rng(devices=[]):
         fresh: Any = type(model)(config)

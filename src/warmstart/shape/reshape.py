@@ -112,7 +112,8 @@ class Reshape:
 
     def _at(self, spec: TensorSpec, layer: int) -> TensorSpec:
         """The old tensor with the same place in another layer."""
-        return self.old.tensors[spec.template.replace("{l}", str(layer))]
+        name = spec.template.replace("{l}", str(layer))
+        return self.old.tensors[name.replace("{x}", str(spec.entry.index)) if spec.entry else name]
 
     def map_of(self, group: str | None, size: int) -> AxisMap:
         """The map of a group of the new model, whose old size is `size`."""

@@ -208,7 +208,7 @@ def _map(
 def _rescale(context: WidthContext, result: Widening, settings: ShrinkSettings) -> None:
     keep_scores(context, result, spread=settings.rescale != "none")
     hidden = [item for item in context.resized if item.letter in ("H", "T")]
-    if any(item.letter == "H" for item in hidden) and context.new.table.vocabulary is not None:
+    if any(item.letter == "H" for item in hidden):
         split_last_norm(context, result)
     if settings.norms == "compensate":
         for item in hidden:

@@ -9,7 +9,7 @@ from warmstart.anatomy import Anatomy, anatomy_of
 from warmstart.anatomy.expressions import evaluate, variables
 from warmstart.foundation.errors import UserError, nearest
 
-_FARTHEST = 4096
+_FARTHEST = 256
 
 
 def target_anatomy(
@@ -55,8 +55,7 @@ def _vocabulary_key(old: Anatomy) -> str:
 
 
 def _built(old: Anatomy, to: Mapping[str, int]) -> Anatomy:
-    names: dict[str, Any] = {**old.sizes, **{f"layers_{stack}": n for stack, n in old.layers.items()}}
-    written = {key: evaluate(size, names) for key, size in old.table.config.items()}
+    written = old.config_updates()  # what the class derives, written out
     changed = {**_heads_for(old, to), **to}
     config = {**old.config, **written, **changed}
     for key in old.table.per_layer_keys:  # lists of one entry per layer follow the layers later
@@ -64,7 +63,7 @@ def _built(old: Anatomy, to: Mapping[str, int]) -> Anatomy:
     new = anatomy_of(config, tied=old.tied)
     _check_class(config)
     for key, value in changed.items():
-        names = {**new.sizes, **{f"layers_{stack}": n for stack, n in new.layers.items()}}
+        names = {**new.names, **new.sizes, **{f"layers_{stack}": n for stack, n in new.layers.items()}}
         if evaluate(new.table.config[key], names) != value:
             raise UserError(f"a {old.model_type} of these sizes cannot have {key} = {value}")
     return new

@@ -15,7 +15,7 @@ def split_last_norm(context: WidthContext, result: Widening) -> None:
     """
     new, old = context.new, context.old
     norm = new.last_norm
-    if norm is None:
+    if norm is None or new.table.vocabulary is None:
         return
     parts = [name for name in (f"{norm}.weight", f"{norm}.bias") if name in new.tensors]
     factor = old.vocabulary.head_scale / new.vocabulary.head_scale
