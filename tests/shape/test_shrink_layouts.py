@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from anatomy_models import build, config_of, inputs_of, stored, task_class
-from safetensors.torch import save_file
-from shape_models import logits
+from anatomy_models import build, inputs_of
+from shape_models import files_of, loaded, logits
 from shrink_models import calibration_of
 
-from warmstart.anatomy import Anatomy, anatomy_of_model
+from warmstart.anatomy import anatomy_of_model
 from warmstart.foundation.errors import UserError
 from warmstart.shape.calibration import given
 from warmstart.shape.reshape import Reshape
@@ -26,37 +25,11 @@ UNITS = {
 }
 
 
-def files_of(model: Any) -> tuple[Anatomy, dict[str, torch.Tensor]]:
-    """Anatomy and tensors as files have them."""
-    state = stored(model, "files")
-    anatomy = anatomy_of_model(model).in_layout("files")
-    return anatomy, {spec.tied_to or spec.name: state[name] for name, spec in anatomy.match(state).items()}
-
-
 def surgery(model: Any, to: dict[str, int], **settings: Any) -> tuple[Reshape, dict[str, torch.Tensor]]:
     anatomy, tensors = files_of(model)
     parsed = ShrinkSettings.parse({"to": to, **settings})
     text = given(calibration_of(model) if model.config.model_type not in ("vit", "deit") else None)
     return shrink(anatomy, parsed, read=tensors.__getitem__, names=tensors, calibrate=text), tensors
-
-
-def loaded(reshape: Reshape, tensors: dict[str, torch.Tensor], variant: str, folder: Path) -> Any:
-    """What transformers makes of the files of a surgery."""
-    made = {
-        name: reshape.tensor(name, tensors.__getitem__).contiguous()
-        for name, spec in reshape.new.tensors.items()
-        if spec.tied_to is None and reshape.origin(spec).name in tensors
-    }
-    save_file(made, folder / "model.safetensors", metadata={"format": "pt"})
-    config, old = config_of(variant), reshape.old.config
-    changed = {key: value for key, value in reshape.new.config.items() if old.get(key) != value}
-    type(config)(**{**config.to_dict(), **changed}).save_pretrained(folder)
-    options = {"dtype": torch.float64, "attn_implementation": "eager", "output_loading_info": True}
-    if "num_experts_per_tok" in reshape.new.config:
-        options["experts_implementation"] = "eager"
-    model, info = task_class(config).from_pretrained(folder, **options)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-    return model.eval()
 
 
 @pytest.mark.parametrize("variant", UNITS)

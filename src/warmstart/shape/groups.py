@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from warmstart.anatomy import Anatomy, AxisGroup
+from warmstart.foundation.errors import UserError
 from warmstart.shape.maps import LayerMap
 
 
@@ -46,3 +47,21 @@ def resized_groups(old: Anatomy, new: Anatomy, layers: Mapping[str, LayerMap]) -
         size = old.groups[origin].size
         if size != group.size:
             yield Resized(group, size, stack or None, int(number) if number else None, origin)
+
+
+def check_blocks(old: Anatomy, new: Anatomy, layers: Mapping[str, LayerMap]) -> None:
+    """Refuse to move a block to a place where the class has one of another kind.
+
+    Raises:
+        UserError: Such a block, as where every second one has experts.
+    """
+    for stack, chosen in layers.items():
+        for layer in range(len(chosen)):
+            here = {spec.template for spec in new.block(stack, layer)}
+            there = {spec.template for spec in old.block(stack, chosen.origin(layer))}
+            if here != there:
+                raise UserError(
+                    f"layer {chosen.origin(layer)} would become layer {layer}, which is of another kind",
+                    where="shape",
+                    fix="choose layers of the same kind with {name: chosen, layers: […]}",
+                )

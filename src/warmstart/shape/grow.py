@@ -11,7 +11,7 @@ from warmstart.anatomy import Anatomy
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 from warmstart.shape.depth import depths
-from warmstart.shape.groups import resized_groups
+from warmstart.shape.groups import check_blocks, resized_groups
 from warmstart.shape.maps import LayerMap
 from warmstart.shape.reshape import Reshape
 from warmstart.shape.target import target_anatomy
@@ -45,6 +45,8 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
     """
     new = target_anatomy(old, settings.to)
     layers = _layers(old, new, settings)
+    new = with_config(new, per_layer(old, layers))
+    check_blocks(old, new, layers)
     rng = np.random.default_rng(settings.seed)
     resized = tuple(resized_groups(old, new, layers))
     if not resized and not layers:
@@ -61,7 +63,7 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
         inexact.append(f"the way {way.name} keeps the function only in part")
     return Reshape(
         old=old,
-        new=with_config(new, {**found.config, **per_layer(old, layers)}),
+        new=with_config(new, found.config),
         maps=found.maps,
         layers=layers,
         factors=found.factors,
@@ -87,13 +89,16 @@ def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings) -> dict[str, Lay
 
 
 def per_layer(old: Anatomy, layers: dict[str, LayerMap]) -> dict[str, Any]:
-    """Configuration lists with one entry per layer, following the layers."""
+    """Configuration lists with one entry per layer, and lists of layer numbers, following the layers."""
     order = next(iter(layers.values()), None)
     found = {}
     for key in old.table.per_layer_keys:
         values = old.config.get(key)
         if isinstance(values, list | tuple):
             found[key] = [values[order.origin(i)] for i in range(len(order))] if order else list(values)
+    for key in old.table.layer_index_keys:
+        if order and (numbers := old.config.get(key)):
+            found[key] = [i for i in range(len(order)) if order.origin(i) in numbers]
     return found
 
 

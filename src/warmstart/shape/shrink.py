@@ -15,7 +15,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 from warmstart.shape.calibration import Calibrate
 from warmstart.shape.depth import depths
-from warmstart.shape.groups import Resized, resized_groups
+from warmstart.shape.groups import Resized, check_blocks, resized_groups
 from warmstart.shape.grow import per_layer, with_config
 from warmstart.shape.importance import ImportanceContext, Scores, importances
 from warmstart.shape.maps import AxisMap, LayerMap, select
@@ -80,7 +80,8 @@ def shrink(
     """
     new = target_anatomy(old, settings.to, follow=_groups_of_one(old))
     layers = _layers(old, new, settings, calibrate)
-    _check_blocks(old, new, layers)
+    new = with_config(new, per_layer(old, layers))
+    check_blocks(old, new, layers)
     resized = tuple(resized_groups(old, new, layers))
     if not resized and not layers:
         raise UserError("the model has these sizes already", where="shrink", fix="name a smaller one in `to`")
@@ -94,7 +95,7 @@ def shrink(
     _rescale(context, result, settings)
     reshape = Reshape(
         old=old,
-        new=with_config(new, {**result.config, **per_layer(old, layers)}),
+        new=with_config(new, result.config),
         maps=result.maps,
         layers=layers,
         factors=result.factors,
@@ -161,20 +162,6 @@ def _layers(
         stack: way.target(own, old.layers[stack], new.layers[stack], *([measured[stack]] if measured else []))
         for stack in fewer
     }
-
-
-def _check_blocks(old: Anatomy, new: Anatomy, layers: dict[str, LayerMap]) -> None:
-    """Refuse to move a block to a place where the class has one of another kind."""
-    for stack, chosen in layers.items():
-        for layer in range(len(chosen)):
-            here = {spec.template for spec in new.block(stack, layer)}
-            there = {spec.template for spec in old.block(stack, chosen.origin(layer))}
-            if here != there:
-                raise UserError(
-                    f"layer {chosen.origin(layer)} would become layer {layer}, which is of another kind",
-                    where="shrink",
-                    fix="choose layers of the same kind with {name: chosen, layers: […]}",
-                )
 
 
 def _scores(
