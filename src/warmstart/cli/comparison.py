@@ -70,9 +70,12 @@ def render(console: Console, found: dict[str, Any]) -> None:
 
 
 def _arm(arm: Arm, result: ComparisonResult) -> dict[str, Any]:
+    from warmstart.evaluation.saving import savings
+
     saving = next((s for s in arm.savings if s.axis == "tokens"), None)
     if arm.name == result.baseline:
-        tokens: float | None = max(p.tokens for c in arm.curves for p in c.points)
+        own = savings(arm.curves, arm.curves)  # less than its budget where it was better before the end
+        tokens: float | None = own.cost.mean if own.cost else None
         ratio: float | None = 1.0
     else:
         tokens = saving.cost.mean if saving and saving.reached and saving.cost else None
