@@ -1,8 +1,8 @@
-"""The tiny models of the anatomy tests serve here too."""
+"""The tiny models of the anatomy, evaluation and command-line tests serve here too."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "anatomy"))
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("anatomy", "evaluation", "cli")]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from shape_files import stored, tensors
 
-from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+from warmstart.checkpoint import resolve
 from warmstart.foundation.errors import UserError
 from warmstart.recipes.runner import Runner
 from warmstart.shape.grow import GrowSettings, grow
 from warmstart.shape.stored import Stored
-
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-from tiny_language_models import model_for, tokenizer_for
 
 TO = {
     "llama": {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 3},
@@ -27,17 +23,6 @@ TO = {
     "bert": {"intermediate_size": 50, "hidden_size": 64},
     "t5": {"d_model": 48, "num_layers": 3, "d_ff": 44},
 }
-
-
-def stored(folder: Path, family: str, dtype: torch.dtype = torch.float64) -> Path:
-    tokenizer = tokenizer_for(family)
-    model = model_for(family, len(tokenizer)).to(dtype)
-    save_checkpoint(folder, model, tokenizer, lineage=Lineage.of("test"), max_shard_size="40KB")
-    return folder
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
 
 
 def logits(folder: Path, family: str) -> Any:
@@ -50,7 +35,7 @@ def logits(folder: Path, family: str) -> Any:
 
 @pytest.mark.parametrize("family", TO)
 def test_a_step_writes_what_the_surgery_makes_in_memory(family: str, tmp_path: Path) -> None:
-    source = stored(tmp_path / "source", family)
+    source = stored(tmp_path / "source", family, torch.float64)
     out = Runner(tmp_path / "cache").step(
         "grow", {"source": str(source), "to": TO[family], "max_shard_size": "90KB"}
     )

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from shape_files import tensors
+from tiny_language_models import model_for, tokenizer_for
 
 from warmstart.checkpoint import Lineage, resolve, save_checkpoint
 from warmstart.foundation.errors import UserError
 from warmstart.recipes.runner import Runner
 from warmstart.shape.merge import Tensors, merges
 from warmstart.shape.merge_values import value_at
-
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-from tiny_language_models import model_for, tokenizer_for
 
 SIZE = 1000
 
@@ -169,11 +166,6 @@ def stored(folder: Path, seed: int, family: str = "llama", dtype: Any = torch.fl
         folder, model, tokenizer, lineage=Lineage.of("test"), max_shard_size=change.pop("size", "5GB")
     )
     return str(folder)
-
-
-def tensors(folder: str | Path) -> dict[str, torch.Tensor]:
-    files = sorted(Path(folder).glob("*.safetensors"))
-    return {name: t for file in files for name, t in load_file(file).items()}
 
 
 def test_a_step_merges_stored_models(tmp_path: Path) -> None:

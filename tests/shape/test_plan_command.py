@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from cli_runner import call
 from plan_jobs import llama
 
 from warmstart.shape.plan import open_anatomy
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from cli_runner import call
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mt-nlg-530b.yaml"
 

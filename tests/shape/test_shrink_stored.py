@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from cli_runner import call
+from shape_files import stored, tensors
+from tiny_language_models import TEXT
 
-from warmstart.checkpoint import Lineage, resolve, save_checkpoint
+from warmstart.checkpoint import resolve
 from warmstart.corpus import CorpusSettings, open_corpus
 from warmstart.foundation.errors import UserError
 from warmstart.recipes.runner import Runner
 from warmstart.shape.calibration import calibrate
 from warmstart.shape.shrink import ShrinkSettings, shrink
 from warmstart.shape.stored import Stored
-
-sys.path += [str(Path(__file__).parents[1] / name) for name in ("evaluation", "cli")]
-from cli_runner import call
-from tiny_language_models import TEXT, model_for, tokenizer_for
 
 TO = {
     "llama": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 20},
@@ -40,17 +37,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         line = f"{TEXT[number % len(TEXT)]} {number} {TEXT[(number * 3 + 1) % len(TEXT)]}"
         (folder / f"{number:02}.txt").write_text(line)
     return folder
-
-
-def stored(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:
-    tokenizer = tokenizer_for(family)
-    model = model_for(family, len(tokenizer)).to(dtype)
-    save_checkpoint(folder, model, tokenizer, lineage=Lineage.of("test"), max_shard_size="40KB")
-    return folder
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
 
 
 def step(folder: Path, source: Path, **settings: Any) -> Path:

@@ -138,9 +138,6 @@ def test_what_cannot_be_upcycled_is_said() -> None:
 
 
 def test_a_step_writes_a_mixture(tmp_path: Path) -> None:
-    import sys
-
-    sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
     from tiny_language_models import model_for, tokenizer_for
 
     from warmstart.checkpoint import Lineage, resolve, save_checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from warmstart.checkpoint.shards import Planned, TensorReader, torch_type, type_
 from warmstart.checkpoint.stream import stream_checkpoint
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
+from warmstart.shape.draws import generator_of
 from warmstart.shape.merge import Tensors, merges
 from warmstart.shape.merge_values import Values, layer_of, value_at
 
@@ -122,7 +122,7 @@ def merge(
             weights=[at(settings.parameters | table.parameters, "weight") for table in settings.tables],
             densities=[at(settings.parameters | table.parameters, "density") for table in settings.tables],
             shared={k: v for k in ("t", "lambda") if (v := at(settings.parameters, k)) is not None},
-            generator=_generator(settings.seed, name),
+            generator=generator_of(settings.seed, name),
         )
         return (piece.to(kind) for piece in way.target(own, tensors))
 
@@ -194,10 +194,3 @@ def _wide(reader: TensorReader, name: str, wide: torch.dtype) -> Iterator[torch.
 
 def _layer_count(tensors: Mapping[str, Any]) -> int:
     return 1 + max((layer for name in tensors if (layer := layer_of(name)) is not None), default=0)
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    import torch
-
-    value = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(value, "little"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from warmstart.anatomy import Anatomy, TensorSpec
 from warmstart.shape.along import consumed, elementwise, produced
+from warmstart.shape.draws import generator_of
 from warmstart.shape.maps import AxisMap, LayerMap, keep
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Reshape:
 
     def _along_axes(self, spec: TensorSpec, old: TensorSpec, tensor: torch.Tensor) -> torch.Tensor:
         view = old.view(tensor)
-        spread, rng = None, self._generator(spec.name)
+        spread, rng = None, generator_of(self.seed, spec.name)
         for dim, (now, before, role) in enumerate(zip(spec.factors, old.factors, spec.roles)):
             axis = self.map_of(now.group, before.size)
             if axis.is_identity(before.size):
@@ -165,12 +165,6 @@ class Reshape:
             else:
                 view = produced(view, dim, axis)
         return view
-
-    def _generator(self, name: str) -> torch.Generator:
-        import torch
-
-        seed = hashlib.blake2b(f"{self.seed} {name}".encode(), digest_size=7).digest()
-        return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
 
 
 def _times(spec: TensorSpec, tensor: torch.Tensor, place: int | None, factor: float) -> torch.Tensor:

@@ -11,6 +11,7 @@ from warmstart.checkpoint import Checkpoint, Lineage
 from warmstart.checkpoint.shards import Planned, TensorReader
 from warmstart.checkpoint.stream import stream_checkpoint
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.progress import note
 from warmstart.shape.reshape import Reshape
 
 if TYPE_CHECKING:
@@ -96,21 +97,44 @@ def write_reshaped(
     reshape: Reshape,
     out: Path,
     *,
-    lineage: Lineage,
-    replace: bool = False,
-    max_shard_size: str | int = "5GB",
+    operation: str,
+    settings: Any,
+    data: Mapping[str, str] | None = None,
 ) -> Checkpoint:
-    """Write the checkpoint that a surgery makes; see
-    [`stream_checkpoint`][warmstart.checkpoint.stream.stream_checkpoint]."""
+    """Write the checkpoint that a surgery makes, tensor by tensor; the lineage says what became of the
+    function.
+
+    Args:
+        stored: The checkpoint that exists.
+        reshape: The surgery.
+        out: Folder to create; one that is there is replaced.
+        operation: Name of the operation, for the lineage.
+        settings: Of the step; they have `seed` and `max_shard_size`.
+        data: Name of a corpus that was read to its fingerprint.
+    """
     plan = dict(stored.plan(reshape))
     names = {planned.name: spec.name for planned, spec in plan.items()}
+    measured = {
+        "parameters before": sum(stored.anatomy.tensors[name].size for name in stored.names),
+        "parameters": sum(spec.size for spec in plan.values()),
+        "function": "changed: " + "; ".join(reshape.inexact) if reshape.inexact else "unchanged",
+    }
+    note(f"{measured['parameters before']:,} parameters become {measured['parameters']:,}; function "
+         f"{measured['function']}")  # fmt: skip
     return stream_checkpoint(
         out,
         stored.checkpoint,
         list(plan),
         lambda name: reshape.tensor(names[name], stored.read),
         config=stored.config(reshape.new),
-        lineage=lineage,
-        replace=replace,
-        max_shard_size=max_shard_size,
+        lineage=Lineage.of(
+            operation,
+            settings,
+            parents=[stored.checkpoint],
+            data=data,
+            seeds={"seed": settings.seed},
+            measured=measured,
+        ),
+        replace=True,
+        max_shard_size=settings.max_shard_size,
     )

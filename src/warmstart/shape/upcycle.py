@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 from warmstart.checkpoint.shards import Planned
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
+from warmstart.shape.draws import generator_of
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,7 @@ class Upcycling:
             like = read(source)
             width = like.shape[1]
             std = self.config["initializer_range"] if settings.router_std is None else settings.router_std
-            rows = torch.randn(settings.experts, width, generator=_generator(settings.seed, name)) * std
+            rows = torch.randn(settings.experts, width, generator=generator_of(settings.seed, name)) * std
             return rows.repeat_interleave(settings.granularity, dim=0).to(like.dtype)
         if part == "zero":
             planned = next(tensor for tensor in self.tensors if tensor.name == name)
@@ -245,10 +245,3 @@ def _config(config: dict[str, Any], target: str, settings: UpcycleSettings) -> d
     if config.get("head_dim"):
         changed["head_dim"] = config["head_dim"]
     return kept | changed
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    import torch
-
-    value = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(value, "little"))

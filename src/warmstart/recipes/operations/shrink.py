@@ -38,14 +38,13 @@ class ShrinkStep(ShrinkSettings):
     """Run code that the checkpoint brings along."""
 
 
-@operations.register("shrink", settings=ShrinkStep)
+@operations.register("shrink", settings=ShrinkStep, tags=("streams",))
 def shrink_step(settings: ShrinkStep, folder: Path, runner: Runner) -> None:
     """Shrink a checkpoint; the weights that stay are written tensor by tensor.
 
     The model is loaded only if something reads text.
     """
-    from warmstart.checkpoint import Lineage, resolve
-    from warmstart.foundation.progress import note
+    from warmstart.checkpoint import resolve
     from warmstart.shape.shrink import shrink
     from warmstart.shape.stored import Stored, write_reshaped
 
@@ -61,23 +60,7 @@ def shrink_step(settings: ShrinkStep, folder: Path, runner: Runner) -> None:
         calibrate=text.calibrate,
     )
     data, text.calibration = text.data, None  # the model is not needed any more
-    measured = {
-        "parameters before": sum(stored.anatomy.tensors[name].size for name in stored.names),
-        "parameters": sum(spec.size for _, spec in stored.plan(reshape)),
-        "function": "changed: " + "; ".join(reshape.inexact),
-    }
-    note(f"{measured['parameters before']:,} parameters become {measured['parameters']:,}")
-    lineage = Lineage.of(
-        "shrink", settings, parents=[source], data=data, seeds={"seed": settings.seed}, measured=measured
-    )
-    write_reshaped(
-        stored,
-        reshape,
-        folder / "output",
-        lineage=lineage,
-        replace=True,
-        max_shard_size=settings.max_shard_size,
-    )
+    write_reshaped(stored, reshape, folder / "output", operation="shrink", settings=settings, data=data)
 
 
 class _Text:
