@@ -17,8 +17,9 @@ REGISTRIES = {
     "schedule": ("Learning-rate schedules", "warmstart.training.schedule", "schedules"),
     "optimizer": ("Optimizers", "warmstart.training.optimizer", "optimizers"),
     "reader": ("Readers of text", "warmstart.corpus", "readers"),
-    "way to widen": ("Ways to widen a model", "warmstart.shape.width", "widths"),
-    "way to deepen": ("Ways to choose layers", "warmstart.shape.depth", "depths"),
+    "width": ("Ways to widen a model", "warmstart.shape.width", "widths"),
+    "depth": ("Ways to choose layers", "warmstart.shape.depth", "depths"),
+    "merge": ("Ways to merge models", "warmstart.shape.merge", "merges"),
     "importance": ("Importance of what may be cut", "warmstart.shape.importance", "importances"),
 }
 

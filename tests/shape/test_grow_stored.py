@@ -100,7 +100,7 @@ def test_what_cannot_be_grown_is_said(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=words):
             runner.step("grow", {"source": source, "to": to})
-    with pytest.raises(UserError, match="way to widen 'exakt'"):
+    with pytest.raises(UserError, match="unknown width 'exakt'"):
         runner.step("grow", {"source": source, "to": {"hidden_size": 64}, "width": "exakt"})
     with pytest.raises(UserError, match="only be copied to a multiple of 32"):
         runner.step(

@@ -226,5 +226,5 @@ def test_models_that_cannot_be_merged_are_refused_with_what_differs_first(tmp_pa
     (Path(swapped) / "warmstart.json").unlink()
     with pytest.raises(UserError, match=r"the tokenizers differ: .* is 1[01] here and 1[01] in a"):
         runner.step("merge", {"models": [a, swapped]})
-    with pytest.raises(UserError, match="way to merge 'tyes'"):
+    with pytest.raises(UserError, match="unknown merge 'tyes'"):
         runner.step("merge", {"models": [a, a], "merge_method": "tyes"})

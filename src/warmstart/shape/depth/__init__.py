@@ -14,7 +14,7 @@ from warmstart.foundation.registry import Registry
 from warmstart.shape.maps import LayerMap
 
 Order = Callable[..., LayerMap]
-depths: Registry[Order] = Registry("way to deepen", "warmstart.shape.depth")
+depths: Registry[Order] = Registry("depth", "warmstart.shape.depth")
 
 
 def fewer(way: str, old: int, new: int) -> None:

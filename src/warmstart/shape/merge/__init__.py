@@ -68,4 +68,4 @@ class Tensors:
 
 
 Merge = Callable[[Any, Tensors], Iterator["torch.Tensor"]]
-merges: Registry[Merge] = Registry("way to merge", "warmstart.shape.merge")
+merges: Registry[Merge] = Registry("merge", "warmstart.shape.merge")

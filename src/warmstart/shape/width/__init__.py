@@ -62,4 +62,4 @@ class Widening:
 
 
 Widen = Callable[[Any, WidthContext], Widening]
-widths: Registry[Widen] = Registry("way to widen", "warmstart.shape.width")
+widths: Registry[Widen] = Registry("width", "warmstart.shape.width")
