@@ -11,7 +11,7 @@ from plan_jobs import llama
 
 from warmstart.shape.plan import open_anatomy
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "mt-nlg-530b.yaml"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "configs" / "mt-nlg-530b.yaml"
 
 
 @pytest.fixture
