@@ -129,6 +129,32 @@ def test_methods_that_a_step_takes_unasked_count(bump: Bump) -> None:
     assert later_versions(LearnSettings()) == {}
 
 
+def test_ways_to_reshape_and_to_merge_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    from warmstart.shape.depth import depths
+    from warmstart.shape.grow import GrowSettings
+    from warmstart.shape.importance import importances
+    from warmstart.shape.merge import merges
+    from warmstart.shape.merging import MergeSettings
+    from warmstart.shape.shrink import ShrinkSettings
+    from warmstart.shape.width import widths
+
+    chosen: list[tuple[Registry[Any], str]] = [
+        (widths, "exact"),
+        (depths, "middle"),
+        (importances, "activation"),
+        (merges, "task-arithmetic"),
+    ]
+    for registry, name in chosen:
+        newer = dataclasses.replace(registry.get(name), version=3)
+        monkeypatch.setitem(registry._entries, name, newer)
+    to = {"hidden_size": 8}
+    assert later_versions(GrowSettings(to=to)) == {"width exact": 3}
+    assert later_versions(GrowSettings(to=to, width={"name": "fpi"})) == {}
+    assert later_versions(ShrinkSettings(to=to)) == {"depth middle": 3, "importance activation": 3}
+    merged = MergeSettings.parse({"models": ["a", "b"], "merge_method": "task_arithmetic"})
+    assert later_versions(merged) == {"merge task-arithmetic": 3}
+
+
 def test_auto_is_what_the_source_is_trained_with(bump: Bump, tmp_path: Path) -> None:
     for number, name in enumerate(USUAL.values(), 2):
         bump(objectives, name, number)

@@ -15,6 +15,10 @@ _KEYS = {
     "initialisers": "initialiser",
     "objective": "objective",
     "optimizer": "optimizer",
+    "width": "width",
+    "depth": "depth",
+    "importance": "importance",
+    "merge_method": "merge",
 }
 """Settings that name methods -> kind of method."""
 
@@ -22,10 +26,10 @@ _KEYS = {
 def later_versions(settings: Settings) -> dict[str, int]:
     """`"<kind> <name>"` -> version of each method in `settings` that is not at version 1.
 
-    Methods are initialisers, objectives and optimizers. A name counts wherever it stands: in the settings, in
-    tables inside (the arms of a comparison), and as the default of a step that is described there. The
-    objective `auto` counts as the one that the `source` beside it is trained with, or, where none is there to
-    look at, as all that it may become.
+    Methods are initialisers, objectives, optimizers and the ways to reshape and to merge. A name counts
+    wherever it stands: in the settings, in tables inside (the arms of a comparison), and as the default of a
+    step that is described there. The objective `auto` counts as the one that the `source` beside it is
+    trained with, or, where none is there to look at, as all that it may become.
     """
     found = {}
     for kind, name in set(_named(settings)):
@@ -37,10 +41,14 @@ def later_versions(settings: Settings) -> dict[str, int]:
 
 def _registry(kind: str) -> Registry[Any]:
     from warmstart.objectives import objectives
+    from warmstart.shape.depth import depths
+    from warmstart.shape.importance import importances
+    from warmstart.shape.merge import merges
+    from warmstart.shape.width import widths
     from warmstart.training.optimizer import optimizers
     from warmstart.vocabulary.rows._base import initialisers
 
-    known: list[Registry[Any]] = [initialisers, objectives, optimizers]
+    known: list[Registry[Any]] = [initialisers, objectives, optimizers, widths, depths, importances, merges]
     return next(registry for registry in known if registry.kind == kind)
 
 
