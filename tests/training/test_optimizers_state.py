@@ -58,6 +58,20 @@ def test_the_sizes_of_all_optimizers_are_known() -> None:
     assert {name for name in LEAN if WHOLE in optimizers.get(name).tags} == LEAN.keys()
 
 
+@pytest.mark.parametrize("name", sorted(SIZES.keys() - {"restarts"}))
+def test_the_planner_counts_the_same(name: str) -> None:
+    """But for the one number that a limiter keeps."""
+    from warmstart.shape.plan.numerics import numerics_of
+    from warmstart.shape.plan.optimizers import optimizer_of
+    from warmstart.shape.plan.weights import Weights
+
+    numerics = numerics_of("float32")
+    for shape in ((12, 40), (40, 12), (16, 16)):
+        planned = optimizer_of(name).state_bytes(Weights(matrices=(shape,)), numerics, rank=5)
+        kept = SIZES[name](min(shape), max(shape), 1 if name == "apollo-mini" else 5)
+        assert kept - planned / numerics.moment in (0, 1)
+
+
 @pytest.mark.parametrize("rank", [None, 3])
 @pytest.mark.parametrize("name", list(SIZES))
 def test_measured_state_is_what_the_formula_says(name: str, rank: int | None) -> None:

@@ -91,13 +91,8 @@ def save_checkpoint(
             _portable_class(folder / "tokenizer_config.json")
             align_ids(folder, inner, tokenizer, rows)
         config = read_json(folder / "config.json")
-        task, family = task_of(config, where=out, remote=True), str(config["model_type"])
-        tensors = read_headers(folder)
-        parameters = sum(t.numel for t in tensors.values())
-        own = type(inner).__name__ if lacks_masked_head(task, list(tensors)) else ""
         plain = forms.get(note["form"]).target.plain if note is not None else ""
-        text = render_card(out.absolute().name, task, family, parameters, lineage, details, own, plain)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        write_card(folder, out, config, type(inner).__name__, lineage, details, plain)
         if verify:
             _compare(folder, out, inner, stored)
         write_record(folder, lineage)
@@ -110,6 +105,34 @@ def _portable_class(file: Path) -> None:
     if table.get("tokenizer_class") == "TokenizersBackend":
         table["tokenizer_class"] = "PreTrainedTokenizerFast"
         file.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_card(
+    folder: Path,
+    out: Path,
+    config: Mapping[str, Any],
+    architecture: str,
+    lineage: Lineage,
+    details: Mapping[str, Any],
+    densify: str = "",
+) -> None:
+    """Write `README.md`, the model card.
+
+    Args:
+        folder: The checkpoint as far as it is written, its weights included.
+        out: Where it will stand; its name is the model's.
+        config: Its configuration.
+        architecture: Class of the model, told of an encoder without a language-model head.
+        lineage: Where it comes from.
+        details: What only a person knows.
+        densify: See [`render_card`][warmstart.checkpoint.card.render_card].
+    """
+    task, tensors = task_of(dict(config), where=out, remote=True), read_headers(folder)
+    parameters = sum(tensor.numel for tensor in tensors.values())
+    own = architecture if lacks_masked_head(task, list(tensors)) else ""
+    name, family = out.absolute().name, str(config["model_type"])
+    text = render_card(name, task, family, parameters, lineage, details, own, densify)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def write_record(folder: Path, lineage: Lineage, known: Mapping[str, str] | None = None) -> None:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.checkpoint import tokens
-from warmstart.checkpoint.architecture import lacks_masked_head, task_of
-from warmstart.checkpoint.card import render_card
 from warmstart.checkpoint.handle import Checkpoint
 from warmstart.checkpoint.headers import read_headers
-from warmstart.checkpoint.save import write_record
+from warmstart.checkpoint.save import write_card, write_record
 from warmstart.checkpoint.shards import Planned, shards_of, write_shards
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder
@@ -69,13 +67,8 @@ def stream_checkpoint(
         for name in _COPIED:
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, folder / name)
-        task, family = task_of(dict(config), where=out), str(config["model_type"])
-        parameters = sum(header.numel for header in read_headers(folder).values())
-        own = ""
-        if lacks_masked_head(task, [tensor.name for tensor in tensors]):
-            own = next(iter(config.get("architectures") or ()), "AutoModel")
-        readme = render_card(out.absolute().name, task, family, parameters, lineage, dict(card or {}), own)
-        (folder / "README.md").write_text(readme, encoding="utf-8")
+        architecture = next(iter(config.get("architectures") or ()), "AutoModel")
+        write_card(folder, out, config, architecture, lineage, dict(card or {}))
         write_record(folder, lineage, known=hashes)
     return Checkpoint(out, dict(config), read_headers(out))
 

@@ -97,15 +97,22 @@ class Registry(Generic[T]):
             raise UserError(f"unknown {self.kind} {name!r}", where=where, fix=nearest(name, self.names()))
         return self._entries[name]
 
-    def choose(self, value: str | Mapping[str, Any], *, where: object = None) -> tuple[Entry[T], Any]:
+    def choose(
+        self, value: str | Mapping[str, Any], *, where: object = None, default: str = ""
+    ) -> tuple[Entry[T], Any]:
         """The method that a setting names, and its own settings: a name, or a table `{name: …, …}`.
+
+        Args:
+            value: The setting.
+            where: What is named in a message about an unknown method.
+            default: Name of the method of a table without a name.
 
         Raises:
             UserError: No such method, or settings that it does not have.
         """
         table = {"name": value} if isinstance(value, str) else dict(value)
-        entry = self.get(str(table.pop("name", "")), where=where)
-        return entry, entry.settings.parse(table, where=entry.name)
+        entry = self.get(str(table.pop("name", default)), where=where)
+        return entry, entry.settings.parse(table, where=f"{self.kind} {entry.name}")
 
     def names(self) -> list[str]:
         """Sorted names, without importing any method."""

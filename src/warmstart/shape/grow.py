@@ -14,7 +14,7 @@ from warmstart.shape.depth import depths
 from warmstart.shape.groups import check_blocks, resized_groups
 from warmstart.shape.maps import LayerMap
 from warmstart.shape.reshape import Reshape
-from warmstart.shape.target import target_anatomy
+from warmstart.shape.target import target_anatomy, with_config
 from warmstart.shape.width import Widening, WidthContext, widths
 
 
@@ -52,7 +52,8 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
     if not resized and not layers:
         raise UserError("the model has these sizes already", where="grow", fix="name a larger one under `to`")
     way, own = widths.choose(settings.width, where="width")
-    found = way.target(own, WidthContext(old, new, layers, resized, rng)) if resized else Widening()
+    context = WidthContext(old, new, layers, resized, rng)
+    found = way.target(own, context) if resized else Widening()
     inexact = list(found.inexact)
     depth, _ = depths.choose(settings.depth, where="depth")
     if layers and "exact" not in depth.tags:
@@ -61,16 +62,7 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
         inexact.append("a block of a post-norm model that adds nothing still normalises")
     if resized and "exact" not in way.tags and not found.inexact:
         inexact.append(f"the way {way.name} keeps the function only in part")
-    return Reshape(
-        old=old,
-        new=with_config(new, found.config),
-        maps=found.maps,
-        layers=layers,
-        factors=found.factors,
-        split=frozenset(found.split),
-        seed=settings.seed,
-        inexact=tuple(inexact),
-    )
+    return found.reshape(context, seed=settings.seed, inexact=inexact)
 
 
 def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings) -> dict[str, LayerMap]:
@@ -100,10 +92,3 @@ def per_layer(old: Anatomy, layers: dict[str, LayerMap]) -> dict[str, Any]:
         if order and (numbers := old.config.get(key)):
             found[key] = [i for i in range(len(order)) if order.origin(i) in numbers]
     return found
-
-
-def with_config(new: Anatomy, changes: dict[str, Any]) -> Anatomy:
-    """The anatomy with other configuration values."""
-    from warmstart.anatomy import anatomy_of
-
-    return anatomy_of({**new.config, **changes}, tied=new.tied) if changes else new

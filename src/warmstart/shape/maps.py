@@ -1,5 +1,4 @@
-"""Where the entries of axes and the layers of stacks come from: the parameters of every surgery on a
-shape."""
+"""Where the entries of axes and the layers of stacks come from: what every surgery on a shape is told."""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ class Reshape:
         maps: Name of a group of `new` to its map; groups that are not named keep their entries.
         layers: Stack to its layers; stacks that are not named keep theirs.
         factors: Canonical name of a tensor of `new` to factors: on all of it (None), or on one place of a
-        fused
-            q, k, v dimension.
+            fused q, k, v dimension.
         split: Norms whose gains and biases are divided among copies as consumed weights are: those before a
             tied head, whose rows are copied.
         made: Tensors of `new` that were computed otherwise, by canonical name.

@@ -16,14 +16,14 @@ from warmstart.foundation.settings import Settings
 from warmstart.shape.calibration import Calibrate
 from warmstart.shape.depth import depths
 from warmstart.shape.groups import Resized, check_blocks, resized_groups
-from warmstart.shape.grow import per_layer, with_config
+from warmstart.shape.grow import per_layer
 from warmstart.shape.importance import ImportanceContext, Scores, importances
 from warmstart.shape.maps import AxisMap, LayerMap, select
 from warmstart.shape.refit import refit_outputs
 from warmstart.shape.rescale import calibrated_factors, keep_scores
 from warmstart.shape.reshape import Read, Reshape
 from warmstart.shape.selection import best, by_prefix, check_shrinkable, rotary_places, rotating
-from warmstart.shape.target import target_anatomy
+from warmstart.shape.target import target_anatomy, with_config
 from warmstart.shape.width import Widening, WidthContext
 from warmstart.shape.width._hidden import split_last_norm, stretch_norms
 
@@ -93,16 +93,7 @@ def shrink(
     for item in resized:
         result.maps[item.group.name] = _map(context, item, scores.get(item.origin), settings)
     _rescale(context, result, settings)
-    reshape = Reshape(
-        old=old,
-        new=with_config(new, result.config),
-        maps=result.maps,
-        layers=layers,
-        factors=result.factors,
-        split=frozenset(result.split),
-        seed=settings.seed,
-        inexact=tuple(_cuts(context)),
-    )
+    reshape = result.reshape(context, seed=settings.seed, inexact=_cuts(context))
     if settings.refit != "none" and resized:
         fitted = refit_outputs(reshape, calibrate("refit"), read, ridge=settings.ridge, toward=settings.refit)
         reshape = replace(reshape, made=fitted)

@@ -115,3 +115,8 @@ def _neighbours(old: Anatomy, to: Mapping[str, int], follow: Mapping[str, str] |
         if near:
             found.append(f"{key} = {' or '.join(near)}")
     return f"possible are {', or '.join(found)}" if found else ""
+
+
+def with_config(new: Anatomy, changes: dict[str, Any]) -> Anatomy:
+    """The anatomy with other configuration values."""
+    return anatomy_of({**new.config, **changes}, tied=new.tied) if changes else new

@@ -59,15 +59,14 @@ def chosen_optimizer(value: str | Mapping[str, Any]) -> tuple[Entry[OptimizerMak
     Raises:
         UserError: An unknown name, or settings that the method does not have.
     """
-    table = {"name": value} if isinstance(value, str) else dict(value)
-    name = str(table.pop("name", "adamw"))
-    entry = optimizers.get(name)
-    if table and not entry.settings.model_fields:
-        raise UserError(
-            f"the optimizer {name!r} has no settings of its own, but {', '.join(map(str, table))} is given",
-            fix="name the optimizer in the table, as in {name: galore, rank: 128}",
-        )
-    return entry, entry.settings.parse(table, where=f"optimizer {name}")
+    if not isinstance(value, str):
+        name, own = str(value.get("name", "adamw")), [str(key) for key in value if key != "name"]
+        if own and not optimizers.get(name).settings.model_fields:
+            raise UserError(
+                f"the optimizer {name!r} has no settings of its own, but {', '.join(own)} is given",
+                fix="name the optimizer in the table, as in {name: galore, rank: 128}",
+            )
+    return optimizers.choose(value, default="adamw")
 
 
 def refuse_shards(name: str, parameters: Iterable[nn.Parameter]) -> None:

@@ -128,14 +128,11 @@ class TransplantSettings(_ForTokenizer):
         """The initialiser's registry entry and its validated settings."""
         from warmstart.vocabulary.rows._base import initialisers
 
-        options = {"name": self.initialiser} if isinstance(self.initialiser, str) else dict(self.initialiser)
-        name = options.pop("name", None)
-        if not isinstance(name, str):
+        if not isinstance(self.initialiser, str) and not isinstance(self.initialiser.get("name"), str):
             raise UserError(
                 "the initialiser has no name", where="initialiser", fix="add name: mean-of-pieces"
             )
-        entry = initialisers.get(name, where="initialiser")
-        return entry, entry.settings.parse(options, where=f"initialiser {name}")
+        return initialisers.choose(self.initialiser, where="initialiser")
 
 
 class InitialiseSettings(_ForTokenizer):

@@ -10,6 +10,7 @@ from warmstart.shape.maps import LayerMap
 @depths.register(
     "interleave",
     title="Learning to Grow Pretrained Models for Efficient Transformer Training",
+    arxiv="2303.00980",
     tags=("shrinks",),
 )
 def interleave(settings: Settings, old: int, new: int) -> LayerMap:

@@ -5,7 +5,7 @@ A way is `widen(context) -> Widening`: a map for every axis group that grows, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from warmstart.anatomy import Anatomy
 from warmstart.foundation.registry import Registry
 from warmstart.shape.groups import Resized
 from warmstart.shape.maps import AxisMap, LayerMap
+from warmstart.shape.reshape import Reshape
+from warmstart.shape.target import with_config
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ class Widening:
         """Multiply the factor on a tensor, or on one place of a fused dimension."""
         places = self.factors.setdefault(name, {})
         places[place] = places.get(place, 1.0) * factor
+
+    def reshape(self, context: WidthContext, *, seed: int, inexact: Sequence[str]) -> Reshape:
+        """The surgery with these maps, and the layers of the context."""
+        return Reshape(
+            old=context.old,
+            new=with_config(context.new, self.config),
+            maps=self.maps,
+            layers=context.layers,
+            factors=self.factors,
+            split=frozenset(self.split),
+            seed=seed,
+            inexact=tuple(inexact),
+        )
 
 
 Widen = Callable[[Any, WidthContext], Widening]

@@ -11,6 +11,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 from warmstart.shape.groups import Resized
 from warmstart.shape.maps import AxisMap, copies, pad, repeated
+from warmstart.shape.selection import rotating
 from warmstart.shape.width import Widening, WidthContext, widths
 from warmstart.shape.width._hidden import split_last_norm, stretch_norms
 
@@ -112,17 +113,17 @@ def _fewer_rotate(context: WidthContext, item: Resized) -> dict[str, Any]:
     """Configuration of GPT-NeoX heads of which the same places rotate as before, and the new ones do not."""
     config = context.old.config
     ropes = dict(config.get("rope_parameters") or {})
-    share = ropes.get("partial_rotary_factor", config.get("rotary_pct"))
-    if context.old.family != "gpt_neox" or share is None:
+    told = "partial_rotary_factor" in ropes or config.get("rotary_pct") is not None
+    if context.old.family != "gpt_neox" or not told:
         raise UserError(
             "the size of a head with rotary positions cannot grow without changing the function: its "
             "frequencies depend on it",
             where="exact",
             fix="add heads instead",
         )
-    rotating = int(item.size * share)
-    smaller = rotating / item.group.size
-    if int(item.group.size * smaller) != rotating:
+    places = rotating(context.old)
+    smaller = places / item.group.size
+    if int(item.group.size * smaller) != places:
         smaller = math.nextafter(smaller, 1.0)
     return (
         {"rope_parameters": {**ropes, "partial_rotary_factor": smaller}} if ropes else {"rotary_pct": smaller}
