@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qwen3-biases": {"model_type": "qwen3", **_DECODER, **_MHA, "head_dim": 6, "attention_bias": True},
     "gpt2": {"model_type": "gpt2", **_GPT2},
     "gpt2-inner-untied": {"model_type": "gpt2", **_GPT2, "n_inner": 20, "tie_word_embeddings": False},
+    "gpt2-numbered": {"model_type": "gpt2", **_GPT2, "scale_attn_by_inverse_layer_idx": True},
     "gpt2-cross": {"model_type": "gpt2", **_GPT2, "add_cross_attention": True},
     "gpt_neox": {"model_type": "gpt_neox", **_DECODER},
     "gpt_neox-sequential-tied": {

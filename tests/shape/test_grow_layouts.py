@@ -47,6 +47,22 @@ def test_growth_from_files_is_exact(axis: str, variant: str, tmp_path: Path) -> 
     assert reshape.inexact == ()
 
 
+@pytest.mark.parametrize(("groups", "exact"), [(2, True), (3, False)])
+def test_a_norm_over_all_heads_sees_whether_some_are_copied_more_often(
+    groups: int, exact: bool, tmp_path: Path
+) -> None:
+    model = build("olmoe")
+    anatomy, tensors = files_of(model)
+    to = {"hidden_size": 72, "num_attention_heads": 12, "num_key_value_heads": groups}
+    reshape = grow(anatomy, GrowSettings.parse({"to": to}))
+    before = logits(model, inputs_of(model))
+    after = logits(loaded(reshape, tensors, "olmoe", tmp_path), inputs_of(model))
+    assert (float((before - after).abs().max() / before.abs().max()) < 1e-9) is exact
+    assert [reason for reason in reshape.inexact if "a norm runs over copies" in reason] == (
+        [] if exact else list(reshape.inexact)
+    )
+
+
 def test_numbers_of_layers_follow_the_layers_and_other_patterns_are_refused(tmp_path: Path) -> None:
     anatomy, _ = files_of(build("qwen2_moe"))
     reshape = grow(anatomy, GrowSettings.parse({"to": {"num_hidden_layers": 5}, "depth": "interleave"}))

@@ -228,3 +228,31 @@ def test_models_that_cannot_be_merged_are_refused_with_what_differs_first(tmp_pa
         runner.step("merge", {"models": [a, swapped]})
     with pytest.raises(UserError, match="unknown merge 'tyes'"):
         runner.step("merge", {"models": [a, a], "merge_method": "tyes"})
+
+
+def test_one_model_alone_is_refused_and_configurations_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = stored(tmp_path / "a", 1), stored(tmp_path / "b", 2)
+    said: list[str] = []
+    monkeypatch.setattr("warmstart.shape.merging.note", said.append)
+
+    def merge_them(models: list[str]) -> Path:
+        return Runner(tmp_path / "cache").step("merge", {"models": models})
+
+    with pytest.raises(UserError, match="one model alone cannot be merged"):
+        merge_them([a])
+    file = Path(b) / "config.json"
+    config = json.loads(file.read_text())
+    rotary = config["rope_parameters"]
+    file.write_text(json.dumps({**config, "rope_parameters": None, "rope_theta": rotary["rope_theta"]}))
+    merge_them([a, b])
+    assert said == [], "another spelling"
+    file.write_text(json.dumps({**config, "rope_parameters": {**rotary, "rope_theta": 77.0}}))
+    out = merge_them([a, b])
+    assert "of b and a differ, and the latter is taken: rope_parameters: {'rope_theta': 77.0" in said[0]
+    assert json.loads((out / "config.json").read_text())["rope_parameters"] == rotary
+    heads = config["num_attention_heads"] // 2
+    file.write_text(json.dumps({**config, "num_attention_heads": heads}))
+    with pytest.raises(UserError, match=f"num_attention_heads is {heads}, in a it is"):
+        merge_them([a, b])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from anatomy_models import build, float64_throughout, inputs_of
+from anatomy_models import VARIANTS, build, float64_throughout, inputs_of, task_class
 from safetensors.torch import load_file, save_file
 
 from warmstart.anatomy import anatomy_of
@@ -20,14 +20,16 @@ from warmstart.shape.upcycle import UpcycleSettings, Upcycling, upcycle
 DENSE = ["llama", "llama-gqa-tied", "mistral", "qwen2-tied", "qwen3"]
 
 
-def made(model: Any, **settings: Any) -> tuple[Upcycling, dict[str, torch.Tensor]]:
+def made(
+    model: Any, config: dict[str, Any] | None = None, **settings: Any
+) -> tuple[Upcycling, dict[str, torch.Tensor]]:
     state = {
         n: t
         for n, t in model.state_dict().items()
         if n != "lm_head.weight" or not model.config.tie_word_embeddings
     }
     stored = {name: Planned(name, type_name(t.dtype), tuple(t.shape)) for name, t in state.items()}
-    config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    config = config or {**model.config.to_dict(), "architectures": [type(model).__name__]}
     found = upcycle(config, stored, UpcycleSettings.parse(settings))
     return found, {planned.name: found.tensor(planned.name, state.__getitem__) for planned in found.tensors}
 
@@ -77,6 +79,24 @@ def test_weights_that_add_up_to_one_give_back_the_dense_output(
     found, state = made(dense, **settings, router_std=1.0)
     assert found.inexact == ()
     assert difference(dense, opened(tmp_path / "m", found, state)) < 1e-10
+
+
+@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen2-tied", "qwen3"])
+def test_an_old_file_without_defaults_means_what_its_class_says(variant: str, tmp_path: Path) -> None:
+    """Mixtral's own base of rotary positions and epsilon are others; a Mistral slides unless told not to."""
+    config = {**VARIANTS[variant], "rope_theta": 500.0}
+    kind = str(config["model_type"])
+    plain = {key: value for key, value in config.items() if key != "model_type"}
+    torch.manual_seed(0)
+    known = transformers.AutoConfig.for_model(kind, **plain, attn_implementation="eager")
+    dense = task_class(known).from_config(known).double().eval()
+    for parameter in dense.parameters():
+        torch.nn.init.normal_(parameter, 0.1, 0.4)
+    found, state = made(dense, config, experts=3, experts_per_token=2, router_std=1.0)
+    assert found.config["rope_parameters"]["rope_theta"] == 500 and found.config["rms_norm_eps"] == 1e-6
+    assert found.config.get("sliding_window") == (4096 if variant == "mistral" else None)
+    assert difference(dense, opened(tmp_path / "m", found, state)) < 1e-10
+    assert "id2label" not in found.config, "only what a file would hold"
 
 
 def test_shares_among_all_experts_are_right_when_all_are_chosen(tmp_path: Path) -> None:
@@ -129,6 +149,12 @@ def test_what_cannot_be_upcycled_is_said() -> None:
     ]:
         with pytest.raises(UserError, match=words):
             made(build(variant), **settings)
+    qwen3 = build("qwen3")
+    sliding = {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 8, "layer_types": None}
+    with pytest.raises(UserError, match="some have a sliding window"):
+        made(qwen3, {**qwen3.config.to_dict(), **sliding})
+    with pytest.raises(UserError, match="no sibling for softmax-topk"):
+        made(build("mistral"), routing="softmax-topk")
     for settings, words in [
         ({"granularity": 2, "experts_per_token": 3}, "multiple of granularity"),
         ({"experts": 2, "experts_per_token": 3}, "more experts than there are"),

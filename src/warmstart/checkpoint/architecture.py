@@ -140,3 +140,20 @@ def vocabulary_rows(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
     text = config.get("text_config") or {}
     size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     return int(size) if size is not None else None
+
+
+def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What its class reads out of a `config.json`, in present spellings and with the class's own defaults.
+
+    A file may leave out what its class assumes, and an older one names things otherwise (`rope_theta`). A
+    file of a class that transformers does not know is taken as it is.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    plain, family = dict(config), str(config.get("model_type", ""))
+    if plain.pop("model_type", "") not in CONFIG_MAPPING_NAMES:
+        return dict(config)
+    full = AutoConfig.for_model(family, **plain).to_dict()
+    common = PretrainedConfig().to_dict().keys() - config.keys() - {"model_type"}
+    return {key: value for key, value in full.items() if key not in common}

@@ -14,6 +14,7 @@ from warmstart.shape.depth import depths
 from warmstart.shape.groups import check_blocks, resized_groups
 from warmstart.shape.maps import LayerMap
 from warmstart.shape.reshape import Reshape
+from warmstart.shape.scores import keep_scores
 from warmstart.shape.target import target_anatomy, with_config
 from warmstart.shape.width import Widening, WidthContext, widths
 
@@ -54,6 +55,8 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
     way, own = widths.choose(settings.width, where="width")
     context = WidthContext(old, new, layers, resized, rng)
     found = way.target(own, context) if resized else Widening()
+    if not resized or "exact" in way.tags:
+        keep_scores(context, found, spread=False)
     inexact = list(found.inexact)
     depth, _ = depths.choose(settings.depth, where="depth")
     if layers and "exact" not in depth.tags:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from warmstart.checkpoint import Checkpoint, Lineage
+from warmstart.checkpoint.architecture import configuration
 from warmstart.checkpoint.shards import Planned, TensorReader, torch_type, type_name
 from warmstart.checkpoint.stream import stream_checkpoint
 from warmstart.foundation.errors import UserError
+from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
 from warmstart.shape.draws import generator_of
 from warmstart.shape.merge import Tensors, merges
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 _PIECE = 1 << 22
+_HEADS = re.compile(r"(n|num)_(attention_|key_value_)?heads?|head_dim|d_kv")
+_ASIDE = re.compile(r"token_id|drop|initializer|^use_cache|transformers_version|^_|architectures|dtype|label")
+"""Keys of a configuration that say nothing about the function that merged weights compute."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -69,6 +75,12 @@ class MergeSettings(Settings):
     @classmethod
     def _tables(cls, value: list[MergeModel | str]) -> list[MergeModel | str]:
         return [MergeModel(model=item) if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _something_to_merge(self) -> MergeSettings:
+        if len(self.models) == 1 and self.base_model is None:
+            raise ValueError("one model alone cannot be merged; name another one, or its base_model")
+        return self
 
     @property
     def tables(self) -> list[MergeModel]:
@@ -149,8 +161,11 @@ def merge(
 def check_alike(first: Checkpoint, other: Checkpoint) -> None:
     """Refuse models that cannot be merged entry by entry, and say what differs first.
 
+    What their configurations say otherwise without changing a shape, such as `rope_theta`, is noted: the
+    result has it as the first model does.
+
     Raises:
-        UserError: Another family, a tensor that one lacks, another shape, or another tokenizer.
+        UserError: Another family, a tensor that one lacks, another shape, other heads, or another tokenizer.
     """
     where = other.path
     if first.family != other.family:
@@ -171,6 +186,7 @@ def check_alike(first: Checkpoint, other: Checkpoint) -> None:
             )
     if extra := sorted(other.tensors.keys() - first.tensors.keys()):
         raise UserError(f"the model has the tensor {extra[0]}, which {first.name} lacks", where=where)
+    _compare_configurations(first, other)
     ours, theirs = (_vocabulary(checkpoint) for checkpoint in (first, other))
     if ours is not None and theirs is not None and ours != theirs:
         token = min((token for token, _ in ours.items() ^ theirs.items()), key=lambda t: (len(t), t))
@@ -180,6 +196,21 @@ def check_alike(first: Checkpoint, other: Checkpoint) -> None:
             where=where,
             fix="`transplant` one tokenizer to all models first",
         )
+
+
+def _compare_configurations(first: Checkpoint, other: Checkpoint) -> None:
+    ours, theirs = (configuration(checkpoint.config) for checkpoint in (first, other))
+    for key in ours.keys() | theirs.keys():
+        if _HEADS.fullmatch(key) and ours.get(key) != theirs.get(key):
+            raise UserError(
+                f"{key} is {theirs.get(key)}, in {first.name} it is {ours.get(key)}",
+                where=other.path,
+                fix="only models whose heads are alike are merged",
+            )
+    differ = sorted(k for k in ours.keys() & theirs.keys() if ours[k] != theirs[k] and not _ASIDE.search(k))
+    if differ:
+        said = "; ".join(f"{key}: {theirs[key]} and {ours[key]}" for key in differ)
+        note(f"the configurations of {other.name} and {first.name} differ, and the latter is taken: {said}")
 
 
 def _vocabulary(checkpoint: Checkpoint) -> Mapping[str, int] | None:

@@ -20,12 +20,13 @@ from warmstart.shape.grow import per_layer
 from warmstart.shape.importance import ImportanceContext, Scores, importances
 from warmstart.shape.maps import AxisMap, LayerMap, select
 from warmstart.shape.refit import refit_outputs
-from warmstart.shape.rescale import calibrated_factors, keep_scores
+from warmstart.shape.rescale import calibrated_factors
 from warmstart.shape.reshape import Read, Reshape
+from warmstart.shape.scores import keep_scores
 from warmstart.shape.selection import best, by_prefix, check_shrinkable, rotary_places, rotating
 from warmstart.shape.target import target_anatomy, with_config
 from warmstart.shape.width import Widening, WidthContext
-from warmstart.shape.width._hidden import split_last_norm, stretch_norms
+from warmstart.shape.width._norms import split_last_norm, stretch_norms
 
 
 class ShrinkSettings(Settings):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from warmstart.checkpoint.architecture import configuration
 from warmstart.checkpoint.shards import Planned
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
@@ -143,11 +144,21 @@ def upcycle(
         where: The checkpoint, for messages.
 
     Raises:
-        UserError: Another architecture, biases that the mixture has no place for, or units that do not
-        divide.
+        UserError: Another architecture, biases or sliding windows that the mixture has no place for, or units
+            that do not divide.
     """
-    dense = str(config.get("model_type"))
-    target = _target(config, dense, settings, where)
+    target = _target(str(config.get("model_type")), settings, where)
+    config = configuration(config)
+    if target == "qwen3_moe" and "sliding_attention" in config["layer_types"]:
+        raise UserError(
+            "the blocks of a qwen3_moe all see equally far, and here some have a sliding window", where=where
+        )
+    if target == "qwen2_moe" and config["model_type"] == "mistral" and config["sliding_window"]:
+        raise UserError(
+            "a Mistral with a sliding window has no sibling for softmax-topk",
+            where=where,
+            fix="take topk-softmax",
+        )
     units = int(config["intermediate_size"])
     if units % settings.granularity:
         divisors = [g for g in range(2, 65) if units % g == 0]
@@ -171,18 +182,12 @@ def upcycle(
     return Upcycling(settings, _config(config, target, settings), tuple(tensors), tuple(inexact), origin)
 
 
-def _target(config: dict[str, Any], dense: str, settings: UpcycleSettings, where: object) -> str:
+def _target(dense: str, settings: UpcycleSettings, where: object) -> str:
     plain = "mixtral" if settings.routing == "topk-softmax" else "qwen2_moe"
     targets = {"llama": plain, "mistral": plain, "qwen2": "qwen2_moe", "qwen3": "qwen3_moe"}
     if dense not in targets:
         raise UserError(
             f"a {dense} cannot be upcycled here", where=where, fix=f"known are {', '.join(sorted(targets))}"
-        )
-    if targets[dense] == "qwen2_moe" and dense == "mistral" and config.get("sliding_window"):
-        raise UserError(
-            "a Mistral with a sliding window has no sibling for softmax-topk",
-            where=where,
-            fix="take topk-softmax",
         )
     return targets[dense]
 
@@ -231,11 +236,10 @@ def _config(config: dict[str, Any], target: str, settings: UpcycleSettings) -> d
         "architectures": [f"{classes[target]}ForCausalLM"],
         "num_experts_per_tok": settings.experts_per_token,
         "router_aux_loss_coef": settings.router_aux_loss_coef,
-        "initializer_range": config.get("initializer_range", 0.02),
     }
     if target == "mixtral":
         changed |= {"num_local_experts": settings.total, "intermediate_size": units}
-        changed |= {"sliding_window": config.get("sliding_window")}
+        changed |= {"sliding_window": config.get("sliding_window")}  # a Llama has none
     else:
         changed |= {"num_experts": settings.total, "moe_intermediate_size": units, "decoder_sparse_step": 1}
         changed |= {"norm_topk_prob": settings.routing == "topk-softmax", "mlp_only_layers": []}

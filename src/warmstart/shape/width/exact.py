@@ -13,7 +13,7 @@ from warmstart.shape.groups import Resized
 from warmstart.shape.maps import AxisMap, copies, pad, repeated
 from warmstart.shape.selection import rotating
 from warmstart.shape.width import Widening, WidthContext, widths
-from warmstart.shape.width._hidden import split_last_norm, stretch_norms
+from warmstart.shape.width._norms import count_under_norms, split_last_norm, stretch_norms
 
 
 class ExactSettings(Settings):
@@ -44,12 +44,14 @@ def exact(settings: ExactSettings, context: WidthContext) -> Widening:
       A tied head cannot be split, so the gain of the last norm is.
     - Hidden axis to any size: zeros before an RMSNorm, the mean of the stream before a LayerNorm, with gains
       times `sqrt(d / D)` and epsilon times `d / D`.
-    - Size of a head without rotary positions: zero queries and keys, queries times `sqrt(e' / e)`. With
-      rotary positions its frequencies would change; GPT-NeoX can append places that do not rotate.
+    - Size of a head without rotary positions: zero queries and keys, queries times `sqrt(e' / e)`
+      ([`keep_scores`][warmstart.shape.scores.keep_scores]). With rotary positions its frequencies would
+      change; GPT-NeoX can append places that do not rotate.
 
     The idea of appending the mean is LEMON's; Net2Net's and bert2BERT's copies with equal counts are the
     rest. Where a family cannot be grown exactly, the answer says why: a post-norm encoder (BERT) to a hidden
-    size that is no multiple, heads that share the epsilon (Qwen3).
+    size that is no multiple, heads that share the epsilon (Qwen3), some heads twice under one norm over all
+    (OLMoE).
 
     Raises:
         UserError: A smaller axis, or one that cannot grow.
@@ -70,6 +72,7 @@ def exact(settings: ExactSettings, context: WidthContext) -> Widening:
         elif "o" in item.roles and item.letter not in ("V", "C", "B"):
             rng = context.rng if settings.split == "uneven" else None
             result.maps[item.group.name] = copies(repeated(item.size, item.group.size), rng=rng)
+            count_under_norms(context, result, item)
         elif item.roles == {"k"} and item.letter != "B":  # rows behind those that inputs reach today
             result.maps[item.group.name] = copies(repeated(item.size, item.group.size))
         else:
@@ -99,13 +102,8 @@ def _hidden(settings: ExactSettings, context: WidthContext, item: Resized, resul
 
 
 def _head_size(settings: ExactSettings, context: WidthContext, item: Resized, result: Widening) -> AxisMap:
-    new = context.new
-    if new.rotary:
+    if context.new.rotary:
         result.config |= _fewer_rotate(context, item)
-    layer = int(item.layer or 0)
-    for name, place in new.queries(str(item.stack or next(iter(new.layers))), layer).items():
-        if any(factor.group == item.group.name for factor in new.tensors[name].factors):
-            result.scale(name, context.old.score_scale(layer) / new.score_scale(layer), place)
     return pad(item.size, item.group.size, noise=settings.noise)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from warmstart.foundation.settings import Settings
 from warmstart.shape.maps import copies
 from warmstart.shape.width import Widening, WidthContext, widths
-from warmstart.shape.width._hidden import split_last_norm
+from warmstart.shape.width._norms import count_under_norms, split_last_norm
 
 
 @widths.register("fpi", title="bert2BERT: Towards Reusable Pretrained Language Models", arxiv="2110.07143")
@@ -30,9 +30,8 @@ def fpi(settings: Settings, context: WidthContext) -> Widening:
         result.maps[item.group.name] = copies(np.concatenate([np.arange(item.size), drawn]))
         if item.letter == "H":
             split_last_norm(context, result)
-            counts = np.bincount(result.maps[item.group.name].index)
-            if len(set(counts.tolist())) > 1:
-                result.inexact.append("some hidden entries are copied more often than others")
-        elif item.letter in ("e", "d"):
+        if item.letter in ("e", "d"):
             result.inexact.append("entries of heads are copied, so their scores change")
+        else:
+            count_under_norms(context, result, item)
     return result

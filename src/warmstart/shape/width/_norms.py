@@ -1,8 +1,10 @@
-"""What a wider residual stream asks of norms and heads."""
+"""What wider axes ask of norms and heads."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from warmstart.shape.groups import Resized
 from warmstart.shape.width import Widening, WidthContext
@@ -24,6 +26,15 @@ def split_last_norm(context: WidthContext, result: Widening) -> None:
             result.scale(name, factor)
     if new.tied:
         result.split |= set(parts)
+
+
+def count_under_norms(context: WidthContext, result: Widening, item: Resized) -> None:
+    """Say so where a norm runs over entries of which some are copied more often than others."""
+    counts = np.bincount(result.maps[item.group.name].index, minlength=item.size)
+    what = context.new.table.axes[item.letter].meaning
+    reason = f"a norm runs over copies, and some of the {what} are copied more often than others"
+    if "=" in item.roles and counts.min() < counts.max() and reason not in result.inexact:
+        result.inexact.append(reason)
 
 
 def stretch_norms(context: WidthContext, result: Widening, item: Resized) -> None:
