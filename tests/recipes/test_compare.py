@@ -122,6 +122,22 @@ def test_the_result_is_decided_and_shown(world: dict[str, Any]) -> None:
     assert result.sample_before and all(arm.sample for arm in result.arms)
 
 
+def test_what_is_filed_names_no_folder_of_this_machine(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from warmstart.recipes.reproduce import system_recipe, write_verdict
+
+    monkeypatch.setenv("WARMSTART_RESULTS", str(tmp_path))
+    result = ComparisonResult.model_validate_json((world["root"] / "run" / "result.json").read_text())
+    assert [str(world["root"]) in name for name in result.data] == [True]
+    for name, corpus in (("cast", "${speech}/text"), ("hyperofa", None)):
+        recipe = system_recipe(name)
+        filed = json.loads(write_verdict(result, recipe, "small").read_text())
+        plain = recipe.scaled("small").steps["compare"]["corpus"]
+        assert filed["data"] == {corpus or plain: next(iter(result.data.values()))}
+        assert str(world["root"]) not in json.dumps(filed)
+
+
 def test_measures_are_those_of_each_arms_models_before_and_after_training(world: dict[str, Any]) -> None:
     from warmstart.recipes.operations.evaluate import EvaluateSettings, evaluate
 

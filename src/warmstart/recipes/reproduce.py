@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from warmstart.evaluation.results import ComparisonResult
@@ -83,7 +83,13 @@ def write_verdict(result: ComparisonResult, recipe: Recipe, scale: str) -> Path:
     """File a result under `results/<name>.<scale>.json`, without paths of this machine."""
     plain = result.model_dump(mode="json")
     plain["name"] = recipe.name
-    plain["settings"] = recipe.scaled(scale).model_dump(mode="json", exclude_defaults=True)
+    written = recipe.scaled(scale)
+    plain["settings"] = written.model_dump(mode="json", exclude_defaults=True)
+    corpus = written.steps[recipe.outcome]["corpus"]
+    name = (
+        corpus["path"] if isinstance(corpus, Mapping) else corpus
+    )  # not the folder of the step that made it
+    plain["data"] = {str(name): mark for mark in result.data.values()}
     plain["lineage"] = {}
     for arm in plain["arms"]:
         arm["checkpoint"] = ""
