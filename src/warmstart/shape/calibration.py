@@ -90,14 +90,14 @@ Calibrate = Callable[[str], Calibration]
 """Gives the calibration to a method, which says its name; raises a `UserError` where there is no text."""
 
 
-def given(calibration: Calibration | None) -> Calibrate:
-    """A ready calibration, or the sentence that one is needed."""
+def given(calibration: Calibration | None, *, where: str = "shrink") -> Calibrate:
+    """A ready calibration, or the sentence that one is needed, by the operation `where`."""
 
     def get(method: str) -> Calibration:
         if calibration is None:
             raise UserError(
                 f"{method} needs text that the model reads",
-                where="shrink",
+                where=where,
                 fix="add corpus: … to the settings",
             )
         return calibration

@@ -10,6 +10,7 @@ from pydantic import Field
 from warmstart.anatomy import Anatomy
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
+from warmstart.shape.calibration import Calibrate, given
 from warmstart.shape.depth import depths
 from warmstart.shape.groups import check_blocks, resized_groups
 from warmstart.shape.maps import LayerMap
@@ -34,18 +35,19 @@ class GrowSettings(Settings):
     """Seed of shares, noise and random choices."""
 
 
-def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
+def grow(old: Anatomy, settings: GrowSettings, *, calibrate: Calibrate | None = None) -> Reshape:
     """The surgery that makes a larger model.
 
     Args:
         old: The model that exists.
         settings: Which size, and how.
+        calibrate: Gives model and text to a way that needs them.
 
     Raises:
         UserError: Sizes that the family cannot have, that are not larger, or that a way cannot reach.
     """
     new = target_anatomy(old, settings.to)
-    layers = _layers(old, new, settings)
+    layers = _layers(old, new, settings, calibrate or given(None, where="grow"))
     new = with_config(new, per_layer(old, layers))
     check_blocks(old, new, layers)
     rng = np.random.default_rng(settings.seed)
@@ -68,8 +70,12 @@ def grow(old: Anatomy, settings: GrowSettings) -> Reshape:
     return found.reshape(context, seed=settings.seed, inexact=inexact)
 
 
-def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings) -> dict[str, LayerMap]:
+def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings, calibrate: Calibrate) -> dict[str, LayerMap]:
+    from warmstart.shape.similarity import block_similarity
+
     way, own = depths.choose(settings.depth, where="depth")
+    reads, measured = getattr(own, "reads_text", False), None
+    rng = np.random.default_rng([settings.seed, 1])
     found = {}
     for stack, count in new.layers.items():
         if count < old.layers[stack]:
@@ -79,7 +85,11 @@ def _layers(old: Anatomy, new: Anatomy, settings: GrowSettings) -> dict[str, Lay
                 fix="shrink it in a step of its own",
             )
         if count > old.layers[stack]:
-            found[stack] = way.target(own, old.layers[stack], count)
+            extra: dict[str, Any] = {"rng": rng} if "random" in way.tags else {}
+            if reads:
+                measured = measured or block_similarity(calibrate(f"the depth {way.name!r}"))
+                extra["similarity"] = measured[stack]
+            found[stack] = way.target(own, old.layers[stack], count, **extra)
     return found
 
 

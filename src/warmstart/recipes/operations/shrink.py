@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -11,10 +10,6 @@ from warmstart.corpus.settings import CorpusSettings
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 from warmstart.shape.shrink import ShrinkSettings
-
-if TYPE_CHECKING:
-    from warmstart.checkpoint import Checkpoint
-    from warmstart.shape.calibration import Calibration
 
 
 class ShrinkStep(ShrinkSettings):
@@ -45,13 +40,14 @@ def shrink_step(settings: ShrinkStep, folder: Path, runner: Runner) -> None:
     The model is loaded only if something reads text.
     """
     from warmstart.checkpoint import resolve
+    from warmstart.recipes.calibration_text import CalibrationText
     from warmstart.shape.shrink import shrink
     from warmstart.shape.stored import Stored, write_reshaped
 
     source = resolve(settings.source, trust_remote_code=settings.trust_remote_code)
     stored = Stored(source)
     plain = {name: getattr(settings, name) for name in ShrinkSettings.model_fields}
-    text = _Text(settings, source)
+    text = CalibrationText(settings, source)
     reshape = shrink(
         stored.anatomy,
         ShrinkSettings.model_validate(plain),
@@ -61,34 +57,3 @@ def shrink_step(settings: ShrinkStep, folder: Path, runner: Runner) -> None:
     )
     data, text.calibration = text.data, None  # the model is not needed any more
     write_reshaped(stored, reshape, folder / "output", operation="shrink", settings=settings, data=data)
-
-
-class _Text:
-    """The calibration of a step, made when it is first asked for."""
-
-    def __init__(self, settings: ShrinkStep, source: Checkpoint) -> None:
-        self._settings, self._source = settings, source
-        self.calibration: Calibration | None = None
-
-    @property
-    def data(self) -> dict[str, str]:
-        """Name of the corpus to its fingerprint, if it was read."""
-        return dict(self.calibration.data) if self.calibration else {}
-
-    def calibrate(self, method: str) -> Calibration:
-        """Model and text, for the method of this name."""
-        from warmstart.corpus import open_corpus
-        from warmstart.shape.calibration import calibrate, given
-
-        asked = self._settings
-        if self.calibration is None and asked.corpus is not None:
-            self.calibration = calibrate(
-                self._source,
-                open_corpus(asked.corpus),
-                tokens=asked.calibration_tokens,
-                block_size=asked.block_size,
-                batch_size=asked.per_device_calibration_batch_size,
-                bf16=asked.bf16,
-                seed=asked.seed,
-            )
-        return given(self.calibration)(method)

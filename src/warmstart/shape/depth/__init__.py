@@ -3,6 +3,8 @@
 A way is `order(settings, old, new) -> LayerMap`: how many layers there are and how many there shall be, to
 the origin of each new one. Ways with the tag `shrinks` leave layers out; those with the tag `text` get a
 fourth argument, the [`block_similarity`][warmstart.shape.similarity.block_similarity] of the stack's layers.
+Ways that make a model deeper get it as `similarity` where their settings have a true `reads_text`, and those
+with the tag `random` a generator as `rng`.
 """
 
 from __future__ import annotations
