@@ -45,11 +45,18 @@ forms: Registry[Form] = Registry("form", "warmstart.checkpoint.forms")
 
 
 def note_of(model: PreTrainedModel) -> dict[str, Any] | None:
-    """The note of a loaded model: `form`, and what that form describes; None for an ordinary one."""
-    for entry in forms:
-        if (described := entry.target.describe(model)) is not None:
-            return {"form": entry.name, **described}
-    return None
+    """The note of a loaded model: `form`, and what that form describes; None for an ordinary one.
+
+    Raises:
+        UserError: A model of two forms, which no note can describe.
+    """
+    found = [(e.name, note) for e in forms if (note := e.target.describe(model)) is not None]
+    if len(found) > 1:
+        raise UserError(
+            f"a checkpoint has one form, and the model is {' and '.join(name for name, _ in found)}",
+            fix="make it an ordinary one before the next form",
+        )
+    return {"form": found[0][0], **found[0][1]} if found else None
 
 
 def read_note(folder: Path) -> dict[str, Any] | None:
@@ -141,6 +148,7 @@ def open_form(
         raise misfit from error
     loaded = {id(value) for name, value in model.named_parameters(remove_duplicate=False) if name in stored}
     lost = [name for name, value in model.named_parameters() if id(value) not in loaded]
+    lost += [name for name, _ in model.named_buffers() if name in outcome.missing_keys]
     if lost or outcome.unexpected_keys:
         raise misfit
     if model.can_generate() and (folder / "generation_config.json").is_file():
