@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from warmstart.anatomy import Anatomy
+from warmstart.anatomy import Anatomy, AxisGroup
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 from warmstart.shape.calibration import Calibrate
@@ -55,8 +55,25 @@ class ShrinkSettings(Settings):
     """Seed of all random choices."""
 
 
+class Judge(Protocol):
+    """Importance of entries and similarity of layers, known once for many surgeries on one model."""
+
+    @property
+    def similarity(self) -> Mapping[str, np.ndarray]:
+        """Stack to what [`block_similarity`][warmstart.shape.similarity.block_similarity] measures."""
+
+    def scores(self, groups: tuple[AxisGroup, ...]) -> Scores:
+        """Importance of the entries of these groups, as the way says that the settings name."""
+
+
 def shrink(
-    old: Anatomy, settings: ShrinkSettings, *, read: Read, names: Collection[str], calibrate: Calibrate
+    old: Anatomy,
+    settings: ShrinkSettings,
+    *,
+    read: Read,
+    names: Collection[str],
+    calibrate: Calibrate,
+    judge: Judge | None = None,
 ) -> Reshape:
     """The surgery that makes a smaller model out of parts of a larger one.
 
@@ -74,13 +91,14 @@ def shrink(
         read: Gives stored tensors by canonical name.
         names: Canonical names of what is stored.
         calibrate: Gives model and text to what needs them.
+        judge: Knows importance and similarity already, where many sizes of one model are made.
 
     Raises:
         UserError: Sizes that the family cannot have, that are larger, or that a part cannot be cut to; text
             that is missing.
     """
-    new = target_anatomy(old, settings.to, follow=_groups_of_one(old))
-    layers = _layers(old, new, settings, calibrate)
+    new = target_anatomy(old, settings.to, follow=groups_of_one(old))
+    layers = _layers(old, new, settings, calibrate, judge)
     new = with_config(new, per_layer(old, layers))
     check_blocks(old, new, layers)
     resized = tuple(resized_groups(old, new, layers))
@@ -89,7 +107,7 @@ def shrink(
     for item in resized:
         check_shrinkable(old, item)
     rng = np.random.default_rng(settings.seed)
-    scores = _scores(old, resized, settings, ImportanceContext(old, (), read, names, calibrate, rng))
+    scores = _scores(old, resized, settings, ImportanceContext(old, (), read, names, calibrate, rng), judge)
     context, result = WidthContext(old, new, layers, resized, rng), Widening()
     for item in resized:
         result.maps[item.group.name] = _map(context, item, scores.get(item.origin), settings)
@@ -121,7 +139,7 @@ def arranged(old: Anatomy, scores: Scores) -> Reshape:
     return Reshape(old=old, new=old, maps=maps)
 
 
-def _groups_of_one(old: Anatomy) -> dict[str, str]:
+def groups_of_one(old: Anatomy) -> dict[str, str]:
     """The key of the number of key/value heads, to that of the heads, where each head has its own."""
     config = old.table.config
     heads, groups = (next((k for k, v in config.items() if v == size), "") for size in ("g * r", "g"))
@@ -129,7 +147,7 @@ def _groups_of_one(old: Anatomy) -> dict[str, str]:
 
 
 def _layers(
-    old: Anatomy, new: Anatomy, settings: ShrinkSettings, calibrate: Calibrate
+    old: Anatomy, new: Anatomy, settings: ShrinkSettings, calibrate: Calibrate, judge: Judge | None
 ) -> dict[str, LayerMap]:
     from warmstart.shape.similarity import block_similarity
 
@@ -147,9 +165,9 @@ def _layers(
         raise UserError(
             f"the way {way.name} makes a model deeper", where="shrink", fix=f"take one of {', '.join(ways)}"
         )
-    measured = {}
+    measured: Mapping[str, np.ndarray] = {}
     if fewer and "text" in way.tags:
-        measured = block_similarity(calibrate(f"the depth {way.name!r}"))
+        measured = judge.similarity if judge else block_similarity(calibrate(f"the depth {way.name!r}"))
     return {
         stack: way.target(own, old.layers[stack], new.layers[stack], *([measured[stack]] if measured else []))
         for stack in fewer
@@ -157,7 +175,11 @@ def _layers(
 
 
 def _scores(
-    old: Anatomy, resized: tuple[Resized, ...], settings: ShrinkSettings, context: ImportanceContext
+    old: Anatomy,
+    resized: tuple[Resized, ...],
+    settings: ShrinkSettings,
+    context: ImportanceContext,
+    judge: Judge | None,
 ) -> Scores:
     way, own = importances.choose(settings.importance, where="importance")
     fixed = rotating(old) == old.sizes.get("e")
@@ -165,7 +187,8 @@ def _scores(
     groups = {item.origin: old.groups[item.origin] for item in wanted}
     if not groups:
         return {}
-    found = way.target(own, replace(context, groups=tuple(groups.values())))
+    asked = tuple(groups.values())
+    found = judge.scores(asked) if judge else way.target(own, replace(context, groups=asked))
     reverse = getattr(own, "reverse", False)
     return {name: -score if reverse else score for name, score in found.items()}
 

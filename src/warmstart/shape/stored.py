@@ -100,6 +100,7 @@ def write_reshaped(
     operation: str,
     settings: Any,
     data: Mapping[str, str] | None = None,
+    measured: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Write the checkpoint that a surgery makes, tensor by tensor; the lineage says what became of the
     function.
@@ -111,16 +112,17 @@ def write_reshaped(
         operation: Name of the operation, for the lineage.
         settings: Of the step; they have `seed` and `max_shard_size`.
         data: Name of a corpus that was read to its fingerprint.
+        measured: Further numbers for the lineage.
     """
     plan = dict(stored.plan(reshape))
     names = {planned.name: spec.name for planned, spec in plan.items()}
-    measured = {
+    found = {
         "parameters before": sum(stored.anatomy.tensors[name].size for name in stored.names),
         "parameters": sum(spec.size for spec in plan.values()),
         "function": "changed: " + "; ".join(reshape.inexact) if reshape.inexact else "unchanged",
     }
-    note(f"{measured['parameters before']:,} parameters become {measured['parameters']:,}; function "
-         f"{measured['function']}")  # fmt: skip
+    note(f"{found['parameters before']:,} parameters become {found['parameters']:,}; function "
+         f"{found['function']}")  # fmt: skip
     return stream_checkpoint(
         out,
         stored.checkpoint,
@@ -133,7 +135,7 @@ def write_reshaped(
             parents=[stored.checkpoint],
             data=data,
             seeds={"seed": settings.seed},
-            measured=measured,
+            measured=found | dict(measured or {}),
         ),
         replace=True,
         max_shard_size=settings.max_shard_size,

@@ -50,6 +50,17 @@ def target_anatomy(
         ) from None
 
 
+def possible_anatomy(
+    old: Anatomy, to: Mapping[str, int], *, follow: Mapping[str, str] | None = None
+) -> Anatomy | None:
+    """As [`target_anatomy`][warmstart.shape.target.target_anatomy] for known keys; None for sizes that the
+    class cannot have."""
+    try:
+        return _built(old, _followed(to, follow))
+    except UserError:
+        return None
+
+
 def _vocabulary_key(old: Anatomy) -> str:
     return next((key for key, size in old.table.config.items() if size == "V"), "")
 

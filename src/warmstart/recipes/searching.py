@@ -1,0 +1,70 @@
+"""What the steps share that search over the sub-networks of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from warmstart.corpus.settings import CorpusSettings
+from warmstart.shape.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from warmstart.checkpoint import Checkpoint
+    from warmstart.shape.search.subnetworks import SubNetworks
+
+
+class SearchingStep(SearchSettings):
+    """Settings of any step that searches."""
+
+    source: str = Field(min_length=1)
+    """Checkpoint whose sub-networks are meant: folder, hub id, `name@revision`, named source or `${step}`."""
+    corpus: CorpusSettings
+    """Text by which parts are judged (`train`) and sub-networks measured (`eval_split`)."""
+    eval_split: Literal["valid", "test"] = "valid"
+    """Part of the corpus on which sub-networks are measured."""
+    eval_max_bytes: int = Field(default=32768, gt=0)
+    """UTF-8 bytes of it that each reads, drawn by hash."""
+    calibration_tokens: int = Field(default=65536, ge=1)
+    """Tokens of the train split by which parts are judged, once for the whole search, drawn by the seed."""
+    block_size: int = Field(default=512, ge=2)
+    """Tokens that a model sees at once, at most; it may allow fewer."""
+    per_device_calibration_batch_size: int = Field(default=8, ge=1)
+    """Blocks that are read at a time."""
+    trust_remote_code: bool = False
+    """Run code that the checkpoint brings along."""
+
+
+def open_networks(settings: SearchingStep, source: Checkpoint) -> SubNetworks:
+    """The sub-networks of a step's checkpoint, ready to be measured."""
+    from warmstart.corpus import open_corpus
+    from warmstart.foundation.errors import UserError
+    from warmstart.recipes.training_step import held_out_sample
+    from warmstart.shape.calibration import calibrate
+    from warmstart.shape.search.subnetworks import SubNetworks
+    from warmstart.shape.stored import Stored
+
+    if source.base_only:
+        raise UserError(
+            "this is an encoder without a masked-language-model head, so its sub-networks predict no words",
+            where=settings.source,
+            fix="train it on text first (`warmstart train`), which gives it a head",
+        )
+    stored, corpus = Stored(source), open_corpus(settings.corpus)
+    return SubNetworks(
+        stored,
+        calibrate(
+            source,
+            corpus,
+            tokens=settings.calibration_tokens,
+            block_size=settings.block_size,
+            batch_size=settings.per_device_calibration_batch_size,
+            bf16=settings.bf16,
+            seed=settings.seed,
+        ),
+        settings,
+        tokenizer=source.load_tokenizer(),
+        task=source.task,
+        texts=held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes),
+        context_length=settings.block_size,
+    )

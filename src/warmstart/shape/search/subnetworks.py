@@ -1,0 +1,164 @@
+"""The sub-networks of one model: each cut out of it when it is asked for, measured, and forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from warmstart.anatomy import AxisGroup
+from warmstart.foundation.errors import UserError
+from warmstart.shape.calibration import Calibration, given
+from warmstart.shape.importance import ImportanceContext, Scores, importances
+from warmstart.shape.rescale import cut_model
+from warmstart.shape.reshape import Reshape
+from warmstart.shape.search.evaluations import Evaluation
+from warmstart.shape.search.settings import SearchSettings
+from warmstart.shape.search.space import Sizes, Space
+from warmstart.shape.shrink import ShrinkSettings, shrink
+from warmstart.shape.similarity import block_similarity
+from warmstart.shape.stored import Stored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from warmstart.foundation.tasks import Task
+
+
+@dataclass
+class KnownScores:
+    """Importance and similarity, each measured when it is first asked for and then remembered.
+
+    All groups of one letter are scored together, with a generator of their own: what is remembered does not
+    depend on which sub-network asked.
+
+    Attributes:
+        stored: The model's files.
+        calibration: The model and its text.
+        settings: Which way to score.
+    """
+
+    stored: Stored
+    calibration: Calibration
+    settings: SearchSettings
+    seconds: float = 0.0
+    _known: dict[str, Scores] = field(default_factory=dict)
+
+    @cached_property
+    def similarity(self) -> Mapping[str, np.ndarray]:
+        """As [`block_similarity`][warmstart.shape.similarity.block_similarity]."""
+        return block_similarity(self.calibration)
+
+    def scores(self, groups: tuple[AxisGroup, ...]) -> Scores:
+        """Importance of the entries of these groups."""
+        found: Scores = {}
+        for group in groups:
+            letter = group.name.partition("@")[0]
+            if letter not in self._known:
+                self._known[letter] = self._scored(letter)
+            found[group.name] = self._known[letter][group.name]
+        return found
+
+    def _scored(self, letter: str) -> Scores:
+        started = time.perf_counter()
+        way, own = importances.choose(self.settings.importance, where="importance")
+        anatomy = self.stored.anatomy
+        groups = tuple(g for name, g in anatomy.groups.items() if name.partition("@")[0] == letter)
+        rng = np.random.default_rng([self.settings.seed, *letter.encode()])
+        names = self.stored.names.keys()
+        context = ImportanceContext(
+            anatomy, groups, self.stored.read, names, given(self.calibration, where="search"), rng
+        )
+        found = way.target(own, context)
+        self.seconds += time.perf_counter() - started
+        return found
+
+
+class SubNetworks:
+    """Cuts sub-networks out of a model and measures them.
+
+    The model is in memory once, for its scores; the weights of a sub-network are sliced from the mapped files
+    and thrown away after it was measured.
+
+    Args:
+        stored: The model's files.
+        calibration: The model and the text by which its parts are judged.
+        settings: Space, and how is cut.
+        tokenizer: Of the model.
+        task: Of the model.
+        texts: Held-out texts.
+        context_length: Tokens that a sub-network sees at once.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        calibration: Calibration,
+        settings: SearchSettings,
+        *,
+        tokenizer: Any,
+        task: Task,
+        texts: Sequence[str],
+        context_length: int,
+    ) -> None:
+        if stored.anatomy.table.two_layouts:
+            raise UserError(
+                f"a {stored.anatomy.model_type} is held otherwise than it is stored, and cannot be searched",
+                fix="cut it with `warmstart shrink`",
+            )
+        self.stored, self.calibration, self.settings = stored, calibration, settings
+        self.space = Space(stored.anatomy, settings.space, fixed=settings.to, names=stored.names.keys())
+        self.known = KnownScores(stored, calibration, settings)
+        self._tokenizer, self._task, self._texts = tokenizer, task, texts
+        self._context_length = context_length
+
+    @property
+    def whole(self) -> int:
+        """Parameters that the source stores."""
+        return sum(self.stored.anatomy.tensors[name].size for name in self.stored.names)
+
+    def surgery(self, sizes: Sizes) -> Reshape:
+        """The surgery that makes a sub-network; nothing changes where it is the whole model."""
+        anatomy = self.stored.anatomy
+        if self.space.is_source(sizes):
+            return Reshape(old=anatomy, new=anatomy)
+        plain = {name: getattr(self.settings, name) for name in ShrinkSettings.model_fields}
+        return shrink(
+            anatomy,
+            ShrinkSettings.model_validate(plain | {"to": self.space.named(sizes)}),
+            read=self.stored.read,
+            names=self.stored.names.keys(),
+            calibrate=given(self.calibration, where="search"),
+            judge=self.known,
+        )
+
+    def model(self, sizes: Sizes) -> PreTrainedModel:
+        """The sub-network in memory."""
+        if self.space.is_source(sizes):
+            return self.calibration.model
+        return cut_model(self.surgery(sizes), self.calibration.model, self.stored.read)
+
+    def measure(self, sizes: Sizes) -> Evaluation:
+        """Bits per byte of the held-out texts under a sub-network, with what it cost to know them."""
+        from warmstart.evaluation import bits_per_byte
+
+        started = time.perf_counter()
+        found = bits_per_byte(
+            self.model(sizes),
+            self._tokenizer,
+            self._texts,
+            task=self._task,
+            context_length=self._context_length,
+            bf16=self.settings.bf16,
+        )
+        return Evaluation(
+            sizes=self.space.named(sizes),
+            parameters=self.space.parameters(sizes) or 0,
+            bpb=found.bpb,
+            tokens=found.tokens,
+            seconds=round(time.perf_counter() - started, 4),
+        )
