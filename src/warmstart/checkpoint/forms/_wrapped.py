@@ -16,6 +16,13 @@ LINEAR = (nn.Linear, Conv1D)
 """Modules that can be wrapped. A Conv1D (GPT-2) stores its matrix as (inputs, outputs)."""
 
 
+def sizes_of(module: nn.Module) -> tuple[int, int]:
+    """Outputs and inputs of an ordinary linear map."""
+    weight: Any = module.weight
+    rows, columns = weight.shape
+    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+
+
 class Wrapped(nn.Module):
     """A linear map with a matrix of its own making; stands wherever an `nn.Linear` or a `Conv1D` stood.
 
@@ -30,9 +37,8 @@ class Wrapped(nn.Module):
 
     def __init__(self, old: nn.Module) -> None:
         super().__init__()
-        weight: Any = old.weight
-        self.transposed = isinstance(old, Conv1D) or bool(getattr(old, "transposed", False))
-        self.out_features, self.in_features = weight.T.shape if self.transposed else weight.shape
+        self.transposed = isinstance(old, Conv1D)
+        self.out_features, self.in_features = sizes_of(old)
         self.nf = self.out_features  # what a Conv1D calls it
         self.register_parameter("bias", old.bias)  # type: ignore[arg-type]
         self.train(old.training)

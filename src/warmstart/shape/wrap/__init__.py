@@ -40,8 +40,11 @@ class Place:
 
     def matrix(self) -> torch.Tensor:
         """Its matrix `(outputs, inputs)` in float64, a copy."""
+        import torch
+
         weight: Any = self.module.weight
-        return (weight.T if self.transposed else weight).detach().double().clone()
+        found = (weight.T if self.transposed else weight).detach().double()
+        return found.clone(memory_format=torch.contiguous_format)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -29,9 +29,9 @@ def wrap_model(
         seed: Of all random numbers.
 
     Returns:
-        `parameters before` and `parameters`; `matrix error`, the root of the summed squared differences of
-        the wrapped matrices over that of their squares; `output error`, the largest difference of the
-        model's outputs on random tokens over the largest output.
+        `parameters before` and `parameters`; how many of the wrapped maps' learn; `matrix error`, the root of
+        the summed squared differences of the wrapped matrices over that of their squares; `output error`,
+        the largest difference of the model's outputs on random tokens over the largest output.
 
     Raises:
         UserError: A model that is wrapped or factorised already, maps that it does not have, or what the
@@ -59,6 +59,7 @@ def wrap_model(
     return {
         "parameters before": before,
         "parameters": parameters(model),
+        "wrapped parameters that learn": learning(model),
         "matrix error": math.sqrt(error / size) if size else 0.0,
         "output error": float(change),
     }
@@ -82,6 +83,12 @@ def parameters(model: PreTrainedModel) -> int:
     """Parameters of a model, what is shared once, with those that are frozen in wrapped maps."""
     kept = sum(buffer.numel() for _, m in places(model) for n, buffer in m.named_buffers() if n == "base")
     return kept + sum(parameter.numel() for parameter in model.parameters())
+
+
+def learning(model: PreTrainedModel) -> int:
+    """Parameters that learn of the wrapped maps, biases not counted."""
+    own = {p for _, module in places(model) for name, p in module.named_parameters() if name != "bias"}
+    return sum(parameter.numel() for parameter in own)
 
 
 def sample_outputs(model: PreTrainedModel) -> torch.Tensor:
