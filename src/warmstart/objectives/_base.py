@@ -123,6 +123,11 @@ class Objective(ABC):
         """Arguments of the model's `forward` for a batch."""
         return {name: value for name, value in batch.items() if name != "labels"}
 
+    def reading(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Positions of a batch that hold text and no padding, (B, L); None where all do."""
+        mask = batch.get("attention_mask")
+        return None if mask is None else mask.bool()
+
     def targets(self, labels: Tensor) -> Tensor:
         """The token that each position must predict, from `labels` in the convention of transformers."""
         return labels

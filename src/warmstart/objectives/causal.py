@@ -33,6 +33,13 @@ class Causal(Objective):
         ids = torch.from_numpy(blocks.astype("int64"))
         return {"input_ids": ids.clamp(min=0), "labels": ids.masked_fill(ids < 0, -100)}
 
+    def reading(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Up to the last label of a block, behind which only padding stands."""
+        if (mask := super().reading(batch)) is not None or "labels" not in batch:
+            return mask
+        found = batch["labels"] != -100
+        return found.flip(-1).cumsum(-1).flip(-1) > 0
+
     def targets(self, labels: Tensor) -> Tensor:
         """Labels shifted left by one; the last position predicts nothing."""
         from torch.nn import functional as F

@@ -33,10 +33,12 @@ class StepOutcome(NamedTuple):
     Attributes:
         sums: Summed negative log-likelihood in nats and number of targets, (2,).
         norm: Length of the gradient of the mean loss before clipping.
+        penalty: Summed penalty, each target's counted once; 0 for a model without one.
     """
 
     sums: Tensor
     norm: Tensor
+    penalty: Tensor
 
 
 class Engine:
@@ -67,6 +69,7 @@ class Engine:
         schedule: list[Phase] | None = None,
     ) -> None:
         from warmstart.objectives import LossModule
+        from warmstart.objectives._penalty import penalty_of
 
         self.settings, self.model, self.objective = settings, model, objective
         self.accelerator = make_accelerator(settings, run_dir)
@@ -74,8 +77,11 @@ class Engine:
         trained = copy.deepcopy(model) if self.sharded else model
         with untouched_randomness():  # companions start alike in every process and run
             torch.manual_seed(settings.seed)
-            module: nn.Module = LossModule(trained, objective)
+            self.penalty = penalty_of(trained, settings.router_aux_loss_coef)
+            module: nn.Module = LossModule(trained, objective, self.penalty)
         self._open = contextlib.ExitStack()
+        if self.penalty is not None:
+            self._open.callback(self.penalty.close)
         # Compiled models do without: the compiler fuses the original parts itself.
         self._open.enter_context(
             fast_kernels(
@@ -112,6 +118,11 @@ class Engine:
         return self.accelerator.num_processes
 
     @property
+    def beside(self) -> str | None:
+        """Name of the model's penalty; None where it has none."""
+        return None if self.penalty is None else self.penalty.name
+
+    @property
     def is_main(self) -> bool:
         """Whether this process writes files."""
         return self.accelerator.is_main_process
@@ -135,10 +146,12 @@ class Engine:
                 only; elsewhere looking would stall the device, and the caller looks at the sums from time to
                 time.
         """
-        sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(
+        sums = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32).to(
             self.device
         )
         self.objective.at(progress)
+        if self.penalty is not None:
+            self.penalty.at(progress)
         with self._at_rest(progress):
             sums = self._backward(passes, count, sums)
         if self.world > 1:
@@ -153,15 +166,16 @@ class Engine:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepOutcome(sums, norm)
+        return StepOutcome(sums[:2], norm, sums[2])
 
     def _backward(self, passes: Iterable[dict[str, Tensor]], count: int, sums: Tensor) -> Tensor:
         for number, batch in enumerate(passes, 1):
             with self._silent() if number < count and self.world > 1 else contextlib.nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-                    nll, targets = self.module(batch)
-                self.accelerator.backward(nll)
-            sums += torch.stack((nll.detach().to(sums), targets.detach().to(sums)))
+                    nll, targets, *beside = self.module(batch)
+                self.accelerator.backward(nll + self.penalty.weight * beside[0] if self.penalty else nll)
+            parts = [part.detach().to(sums) for part in (nll, targets, *beside)]
+            sums[: len(parts)] += torch.stack(parts)
         return sums
 
     @contextmanager

@@ -89,7 +89,7 @@ class Run:
         self.state.identity = self.identity
         if self.engine.is_main:
             self.events.rewind(self.state.log_position)
-        self.losses = LossSums(self.state.logged, self.state.window)
+        self.losses = LossSums(self.state.logged, self.state.window, self.state.penalty, self.engine.beside)
         self._first = self.state.step, self.state.seconds
         if self.engine.accelerator.log_with:
             plain = {k: v for k, v in self.settings.model_dump().items() if isinstance(v, str | int | float)}
@@ -160,7 +160,7 @@ class Run:
         state.step += 1
         state.untaught += not self.engine.objective.teaching
         state.measure = self.plan.measure_now(state.step, state.seconds, before)
-        self.losses.add(outcome.sums)
+        self.losses.add(outcome.sums, outcome.penalty)
         self._norm = outcome.norm
         if state.step % self.settings.logging_steps == 0:
             self._log(rate)
@@ -181,7 +181,7 @@ class Run:
     def _show(self, task: Task) -> None:
         if self.engine.device.type == "cpu" or self.state.step % self.settings.logging_steps == 0:
             share = self.plan.progress(self.state.step, self.state.seconds)
-            task.update(share, f"{self._tokens_per_second():,.0f} tokens/s  loss {self.losses.shown():.3f}")
+            task.update(share, f"{self._tokens_per_second():,.0f} tokens/s  {self.losses.text()}")
 
     def _log(self, rate: float) -> None:
         self._settle()
@@ -189,7 +189,7 @@ class Run:
         if loss is None or not math.isfinite(loss):
             raise self._not_finite()
         values = {
-            "loss": loss,
+            **self.losses.line(),
             "learning_rate": rate,
             "grad_norm": float(self._norm),
             "tokens_per_second": self._tokens_per_second(),
@@ -261,7 +261,7 @@ class Run:
         if self._saved_step == state.step:
             return
         self._settle()
-        state.window, state.logged = self.losses.window, self.losses.logged
+        state.window, state.logged, state.penalty = self.losses.kept
         if not all(map(math.isfinite, (*state.window, *state.logged))):
             raise self._not_finite()
         state.random = self._random_states()

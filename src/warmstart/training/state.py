@@ -57,6 +57,7 @@ class RunState:
         identity: What makes the run this run: settings, data, architecture, starting weights.
         random: Random states, one entry per process.
         untaught: Steps without the objective's teacher.
+        penalty: Summed penalty of the model since the last log entry.
     """
 
     step: int = 0
@@ -69,6 +70,7 @@ class RunState:
     identity: dict[str, Any] = field(default_factory=dict)
     random: list[dict[str, Any]] = field(default_factory=list)
     untaught: int = 0
+    penalty: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; floats survive exactly."""
