@@ -18,8 +18,8 @@ class WrapSettings(Settings):
     source: str = Field(min_length=1)
     """Checkpoint: folder, hub id, `name@revision`, named source or `${step}`."""
     method: str | dict[str, Any]
-    """What a map is made of: `mpo`, `low-rank`, `sparse-low-rank`; or a table `{name: mpo, …}` with the method's
-    own settings."""
+    """What a map is made of: `mpo`, `low-rank`, `sparse-low-rank`; or a table `{name: mpo, …}` with the
+    method's own settings."""
     maps: list[str] = Field(default=["all"], min_length=1)
     """Which maps: `all`, `attention`, `mlp`, `queries` (all of a fused q, k, v matrix), `outputs` (what is
     added to the residual stream), or the last words of module names, such as `v_proj` or `self.value`."""
