@@ -20,6 +20,7 @@ REGISTRIES = {
     "width": ("Ways to widen a model", "warmstart.shape.width", "widths"),
     "depth": ("Ways to choose layers", "warmstart.shape.depth", "depths"),
     "merge": ("Ways to merge models", "warmstart.shape.merge", "merges"),
+    "wrap": ("Ways to remake linear maps of other parameters", "warmstart.shape.wrap", "wraps"),
     "importance": ("Importance of what may be cut", "warmstart.shape.importance", "importances"),
 }
 

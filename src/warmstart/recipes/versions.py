@@ -19,6 +19,7 @@ _KEYS = {
     "depth": "depth",
     "importance": "importance",
     "merge_method": "merge",
+    "method": "wrap",
 }
 """Settings that name methods -> kind of method."""
 
@@ -45,10 +46,12 @@ def _registry(kind: str) -> Registry[Any]:
     from warmstart.shape.importance import importances
     from warmstart.shape.merge import merges
     from warmstart.shape.width import widths
+    from warmstart.shape.wrap import wraps
     from warmstart.training.optimizer import optimizers
     from warmstart.vocabulary.rows._base import initialisers
 
-    known: list[Registry[Any]] = [initialisers, objectives, optimizers, widths, depths, importances, merges]
+    shapes: list[Registry[Any]] = [widths, depths, importances, merges, wraps]
+    known: list[Registry[Any]] = [initialisers, objectives, optimizers, *shapes]
     return next(registry for registry in known if registry.kind == kind)
 
 
