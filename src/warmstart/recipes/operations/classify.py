@@ -55,11 +55,11 @@ def classify_step(settings: ClassifySettings, folder: Path, runner: Runner) -> N
 
     parts = {split: labelled(settings.labelled, split) for split in ("train", "valid", "test")}
     parts = {
-        split: _some(part, settings.max_train if split == "train" else settings.max_test)
+        split: some_of(part, settings.max_train if split == "train" else settings.max_test)
         for split, part in parts.items()
     }
     if settings.transfer is not None:
-        parts["transfer"] = _some(labelled(settings.transfer, "test"), settings.max_test)
+        parts["transfer"] = some_of(labelled(settings.transfer, "test"), settings.max_test)
     encode = _encoder(settings)
     pairs = {split: (encode(part.texts), part.labels) for split, part in parts.items()}
     classifier = fit_best(pairs["train"], pairs["valid"])
@@ -89,7 +89,7 @@ def _encoder(settings: ClassifySettings) -> Callable[[list[str]], np.ndarray]:
     return encode
 
 
-def _some(part: Labelled, limit: int | None) -> Labelled:
+def some_of(part: Labelled, limit: int | None) -> Labelled:
     """At most `limit` of the texts, chosen by hash, in the order they came."""
     if limit is None or limit >= len(part.texts):
         return part

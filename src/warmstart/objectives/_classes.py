@@ -1,0 +1,161 @@
+"""Classifying texts by labels, by what a teacher says of them, or both: blocks and objective."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from warmstart.foundation.settings import Settings
+from warmstart.objectives._base import BatchShape, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+
+class ClassLossSettings(Settings):
+    """What a classifier of texts learns from."""
+
+    kind: Literal["soft-cross-entropy", "forward-kl", "reverse-kl", "symmetric-kl", "jensen-shannon"] = (
+        "soft-cross-entropy"
+    )
+    """How the student is compared with the teacher: `soft-cross-entropy`, or a divergence."""
+    alpha: float = Field(default=0.0, ge=0)
+    """Weight of the labels."""
+    beta: float = Field(default=1.0, ge=0)
+    """Weight of the teacher."""
+    temperature: float = Field(default=1.0, gt=0)
+    """T, by which logits are divided before teacher and student are compared."""
+    mixing: float = Field(default=0.5, gt=0, lt=1)
+    """Teacher's share in `symmetric-kl` and `jensen-shannon`."""
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """Texts with their number and class.
+
+    Attributes:
+        rows: `(N, 2, L)` int32: token ids, filled up with -1; and behind them the number of the text and its
+            class, -1 for none.
+    """
+
+    rows: np.ndarray
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of ids and classes."""
+        return hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One text, (2, L)."""
+        return np.asarray(self.rows[index])
+
+
+def class_texts(
+    texts: Sequence[str], classes: np.ndarray, tokenizer: PreTrainedTokenizerBase, *, length: int
+) -> ClassTexts:
+    """Cut texts into tokens, with the special ones of the tokenizer.
+
+    Args:
+        texts: Longer ones lose their end.
+        classes: `(N,)`, -1 for a text without a label.
+        tokenizer: Of the student.
+        length: Tokens of a block, at least 2.
+    """
+    found = np.full((len(texts), 2, length), -1, dtype=np.int32)
+    encoded = tokenizer(list(texts), truncation=True, max_length=length, return_attention_mask=False)
+    for row, ids in zip(found, encoded["input_ids"], strict=True):
+        row[0, : len(ids)] = ids
+    found[:, 1, 0], found[:, 1, 1] = np.arange(len(texts)), classes
+    return ClassTexts(found)
+
+
+class Classes(Objective):
+    """`alpha CE(label) + beta T^2 D(teacher, student)` of each text, see
+    [`class_loss`][warmstart.objectives._divergence.class_loss].
+
+    The teacher has read every text before, once and in its own tokens, so it costs nothing in a step. It is
+    no objective by name: it needs texts with labels, which the step `train-classifier` brings.
+
+    Args:
+        settings: Weights and divergence.
+        tokenizer: Of the student.
+        taught: Logits of the teacher by number of the text, `(N, C)`; None without a teacher.
+    """
+
+    task = "masked"
+
+    def __init__(
+        self,
+        settings: ClassLossSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        taught: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(settings, tokenizer)
+        self._taught = None if taught is None else taught.astype(np.float32)
+        told = [settings.digest(), "" if self._taught is None else self._taught.tobytes().hex()]
+        self.fingerprint = hashlib.sha256("".join(told).encode()).hexdigest()[:16]
+
+    def shape(self, tokens: int) -> BatchShape:
+        """The whole block is read: an upper bound, as batches end with their longest text."""
+        return BatchShape(tokens, predicted=0.0)
+
+    def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, (B, L'), `labels`, (B,), and the teacher's logits `taught`.
+
+        L' is the length of the longest text.
+        """
+        import torch
+
+        ids = torch.from_numpy(np.ascontiguousarray(blocks[:, 0]))
+        mask = ids >= 0
+        width = int(mask.sum(1).max())
+        pad = self.tokenizer.pad_token_id or 0
+        classes = torch.from_numpy(np.ascontiguousarray(blocks[:, 1, 1]))
+        batch = {
+            "input_ids": torch.where(mask, ids, pad)[:, :width],
+            "attention_mask": mask[:, :width].long(),
+            "labels": classes.masked_fill(classes < 0, -100),
+        }
+        if self._taught is not None:
+            batch["taught"] = torch.from_numpy(self._taught[blocks[:, 1, 0]])
+        return batch
+
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without labels and the teacher's logits."""
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], companions: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the texts of the batch, and their number."""
+        from torch.nn import functional as F
+
+        from warmstart.objectives._divergence import class_loss
+
+        options: Any = self.settings
+        logits, labels = model(**self.inputs(model, batch)).logits, batch["labels"]
+        count = logits.float().new_tensor(float(len(logits)))
+        if "taught" in batch:
+            mean = class_loss(
+                logits,
+                batch["taught"],
+                labels if options.alpha else None,
+                kind=options.kind,
+                alpha=options.alpha,
+                beta=options.beta,
+                temperature=options.temperature,
+                mixing=options.mixing,
+            )
+            return mean * len(logits), count
+        total = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=-100)
+        return options.alpha * total, count
