@@ -34,6 +34,8 @@ class BatchShape(NamedTuple):
     """Expected share of the teacher's positions for which its head is computed."""
     teacher_targets: int | None = None
     """Positions that the decoder of an encoder-decoder teacher reads."""
+    passes: int = 1
+    """How often all of it is computed for a batch."""
 
 
 class Objective(ABC):

@@ -11,7 +11,7 @@ from warmstart.shape.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from warmstart.checkpoint import Checkpoint
-    from warmstart.shape.search.subnetworks import SubNetworks
+    from warmstart.shape.search.subnetworks import Networks
 
 
 class SearchingStep(SearchSettings):
@@ -35,12 +35,13 @@ class SearchingStep(SearchSettings):
     """Run code that the checkpoint brings along."""
 
 
-def open_networks(settings: SearchingStep, source: Checkpoint) -> SubNetworks:
+def open_networks(settings: SearchingStep, source: Checkpoint) -> Networks:
     """The sub-networks of a step's checkpoint, ready to be measured."""
     from warmstart.corpus import open_corpus
     from warmstart.foundation.errors import UserError
     from warmstart.recipes.training_step import held_out_sample
     from warmstart.shape.calibration import calibrate
+    from warmstart.shape.search.masked_networks import MaskedNetworks
     from warmstart.shape.search.subnetworks import SubNetworks
     from warmstart.shape.stored import Stored
 
@@ -51,7 +52,8 @@ def open_networks(settings: SearchingStep, source: Checkpoint) -> SubNetworks:
             fix="train it on text first (`warmstart train`), which gives it a head",
         )
     stored, corpus = Stored(source), open_corpus(settings.corpus)
-    return SubNetworks(
+    kind = SubNetworks if settings.masks is None else MaskedNetworks
+    return kind(
         stored,
         calibrate(
             source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,10 @@ class SearchStep(SearchingStep):
     """Number of the bin, counted from 1, whose best sub-network becomes the checkpoint."""
     keep_bins: bool = False
     """Also leave the best of each other bin, in folders `bin-1`, `bin-2`, … inside."""
+    export: Literal["uniform", "masked"] = "uniform"
+    """What a sub-network of masks becomes: a smaller model, where all layers are alike and the family can
+    have it (`uniform`; others are not searched), or one of the old sizes with zeros in the place of what is
+    masked (`masked`)."""
     max_shard_size: str = "5GB"
     """Largest file of a new checkpoint."""
 
@@ -44,7 +48,6 @@ def search_step(settings: SearchStep, folder: Path, runner: Runner) -> None:
     from warmstart.recipes.searching import open_networks
     from warmstart.shape.search.bins import bins_of
     from warmstart.shape.search.run import report, search
-    from warmstart.shape.stored import write_reshaped
 
     if settings.chosen > len(settings.bins):
         raise UserError(
@@ -60,13 +63,10 @@ def search_step(settings: SearchStep, folder: Path, runner: Runner) -> None:
     wanted = [settings.chosen - 1, *(i for i in range(len(found)) if i != settings.chosen - 1)]
     for number in wanted if settings.keep_bins else wanted[:1]:
         first = number == settings.chosen - 1
-        write_reshaped(
-            networks.stored,
-            networks.surgery(found[number].best),
+        networks.export(
+            found[number].best,
             folder / "output" if first else folder / "output" / f"bin-{number + 1}",
-            operation="search",
             settings=settings,
-            data=networks.calibration.data,
             measured=_measured(found, number, text["cost"]),
         )
     (folder / "output" / "search.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from warmstart.shape.search.bins import EVERYTHING, Bin
 from warmstart.shape.search.evaluations import Evaluation, Evaluations, summary
 from warmstart.shape.search.settings import SearchSettings
 from warmstart.shape.search.space import Sizes
-from warmstart.shape.search.subnetworks import SubNetworks
+from warmstart.shape.search.subnetworks import Networks
 from warmstart.shape.search.ways import SearchContext, Spent, searches
 
 
@@ -38,7 +38,7 @@ class Searched:
 
 
 def search(
-    networks: SubNetworks, settings: SearchSettings, bins: Sequence[Bin] = (), *, state: Path | None = None
+    networks: Networks, settings: SearchSettings, bins: Sequence[Bin] = (), *, state: Path | None = None
 ) -> list[Searched]:
     """Search every bin, each with a generator and a budget of its own.
 
@@ -59,7 +59,7 @@ def search(
 
 
 def _one(
-    networks: SubNetworks, settings: SearchSettings, number: int, within: Bin, known: Evaluations
+    networks: Networks, settings: SearchSettings, number: int, within: Bin, known: Evaluations
 ) -> Searched:
     way, own = searches.choose(settings.search, where="search")
     rng = np.random.default_rng([settings.seed, number])
@@ -78,7 +78,7 @@ def _one(
     return Searched(within, context.asked)
 
 
-def report(networks: SubNetworks, found: Sequence[Searched], chosen: Sizes | None = None) -> dict[str, Any]:
+def report(networks: Networks, found: Sequence[Searched], chosen: Sizes | None = None) -> dict[str, Any]:
     """What `search.json` holds: every evaluation, the Pareto front, and what the search cost.
 
     Args:
@@ -105,7 +105,7 @@ def report(networks: SubNetworks, found: Sequence[Searched], chosen: Sizes | Non
     }
 
 
-def cost(networks: SubNetworks, every: dict[Sizes, Evaluation]) -> dict[str, float]:
+def cost(networks: Networks, every: dict[Sizes, Evaluation]) -> dict[str, float]:
     """Tokens read and seconds spent: on all evaluations, and on judging the parts."""
     read = sum(batch["input_ids"].numel() for batch in networks.calibration.batches)
     return {

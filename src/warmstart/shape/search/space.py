@@ -33,7 +33,42 @@ class Range(Settings):
     """Distance of sizes, counted from `min`."""
 
 
-class Space:
+class Choices:
+    """All combinations of values, one per key, of which some are no model.
+
+    Attributes:
+        keys: What is chosen.
+        values: What each may be, ascending.
+        full: The values of the whole model.
+    """
+
+    keys: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    full: Sizes
+
+    @property
+    def count(self) -> int:
+        """How many combinations there are, possible or not."""
+        return math.prod(len(values) for values in self.values)
+
+    def __iter__(self) -> Iterator[Sizes]:
+        """All combinations, possible or not."""
+        return itertools.product(*self.values)
+
+    def draw(self, rng: np.random.Generator) -> Sizes:
+        """A combination, each key uniform, possible or not."""
+        return tuple(values[rng.integers(len(values))] for values in self.values)
+
+    def named(self, sizes: Sizes) -> dict[str, int]:
+        """Values by their keys."""
+        return dict(zip(self.keys, sizes, strict=True))
+
+    def parameters(self, sizes: Sizes) -> int | None:
+        """What a checkpoint of these values stores; None where there is no such model."""
+        raise NotImplementedError
+
+
+class Space(Choices):
     """All combinations of sizes by configuration keys, of which the family cannot have every one.
 
     Args:
@@ -57,22 +92,13 @@ class Space:
         self.old, self.fixed = old, dict(fixed or {})
         own = _own_sizes(old, [*choices, *self.fixed])
         self.keys = tuple(choices)
-        self.values = tuple(_values(key, choice, own[key]) for key, choice in choices.items())
+        self.values = tuple(values_of(key, choice, own[key]) for key, choice in choices.items())
         self.full: Sizes = tuple(own[key] for key in self.keys)
         self._own = own
         self._follow = groups_of_one(old)
         held = old.language_model if names is None else names
         self._templates = {old.tensors[name].template for name in held}
         self._known: dict[Sizes, int | None] = {}
-
-    @property
-    def count(self) -> int:
-        """How many combinations there are, possible or not."""
-        return math.prod(len(values) for values in self.values)
-
-    def __iter__(self) -> Iterator[Sizes]:
-        """All combinations, possible or not."""
-        return itertools.product(*self.values)
 
     def named(self, sizes: Sizes) -> dict[str, int]:
         """Sizes by their keys, fixed ones included."""
@@ -91,10 +117,6 @@ class Space:
         if sizes not in self._known:
             self._known[sizes] = self._count(sizes)
         return self._known[sizes]
-
-    def draw(self, rng: np.random.Generator) -> Sizes:
-        """A combination, each key uniform, possible or not."""
-        return tuple(values[rng.integers(len(values))] for values in self.values)
 
     def anatomy(self, sizes: Sizes) -> Anatomy | None:
         """The model of these sizes; None where the family cannot have it or a part cannot be cut to it."""
@@ -132,7 +154,17 @@ def _own_sizes(old: Anatomy, keys: list[str]) -> dict[str, int]:
     return own
 
 
-def _values(key: str, choice: list[int] | Range, own: int) -> tuple[int, ...]:
+def values_of(key: str, choice: list[int] | Range, own: int) -> tuple[int, ...]:
+    """The sizes that a setting names, ascending.
+
+    Args:
+        key: What they are sizes of.
+        choice: The setting.
+        own: The model's own size.
+
+    Raises:
+        UserError: None at all, or one that the model does not reach.
+    """
     if isinstance(choice, Range):
         most = choice.max or own
         found = [*range(choice.min, most + 1, choice.step), *([own] if choice.max is None else [])]

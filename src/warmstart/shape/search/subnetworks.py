@@ -1,11 +1,13 @@
-"""The sub-networks of one model: each cut out of it when it is asked for, measured, and forgotten."""
+"""The sub-networks of one model: each made when it is asked for, measured, and forgotten."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +20,10 @@ from warmstart.shape.rescale import cut_model
 from warmstart.shape.reshape import Reshape
 from warmstart.shape.search.evaluations import Evaluation
 from warmstart.shape.search.settings import SearchSettings
-from warmstart.shape.search.space import Sizes, Space
+from warmstart.shape.search.space import Choices, Sizes, Space
 from warmstart.shape.shrink import ShrinkSettings, shrink
 from warmstart.shape.similarity import block_similarity
-from warmstart.shape.stored import Stored
+from warmstart.shape.stored import Stored, write_reshaped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,12 +41,14 @@ class KnownScores:
     Attributes:
         stored: The model's files.
         calibration: The model and its text.
-        settings: Which way to score.
+        importance: Which way to score.
+        seed: Of what is drawn for it.
     """
 
     stored: Stored
     calibration: Calibration
-    settings: SearchSettings
+    importance: str | dict[str, Any]
+    seed: int
     seconds: float = 0.0
     _known: dict[str, Scores] = field(default_factory=dict)
 
@@ -65,10 +69,10 @@ class KnownScores:
 
     def _scored(self, letter: str) -> Scores:
         started = time.perf_counter()
-        way, own = importances.choose(self.settings.importance, where="importance")
+        way, own = importances.choose(self.importance, where="importance")
         anatomy = self.stored.anatomy
         groups = tuple(g for name, g in anatomy.groups.items() if name.partition("@")[0] == letter)
-        rng = np.random.default_rng([self.settings.seed, *letter.encode()])
+        rng = np.random.default_rng([self.seed, *letter.encode()])
         names = self.stored.names.keys()
         context = ImportanceContext(
             anatomy, groups, self.stored.read, names, given(self.calibration, where="search"), rng
@@ -78,21 +82,21 @@ class KnownScores:
         return found
 
 
-class SubNetworks:
-    """Cuts sub-networks out of a model and measures them.
-
-    The model is in memory once, for its scores; the weights of a sub-network are sliced from the mapped files
-    and thrown away after it was measured.
+class Networks:
+    """The sub-networks of a model: which there are, how good each is, and one as a checkpoint.
 
     Args:
         stored: The model's files.
         calibration: The model and the text by which its parts are judged.
-        settings: Space, and how is cut.
+        settings: Which sub-networks, and how they are made.
         tokenizer: Of the model.
         task: Of the model.
         texts: Held-out texts.
         context_length: Tokens that a sub-network sees at once.
     """
+
+    space: Choices
+    known: KnownScores
 
     def __init__(
         self,
@@ -111,8 +115,6 @@ class SubNetworks:
                 fix="cut it with `warmstart shrink`",
             )
         self.stored, self.calibration, self.settings = stored, calibration, settings
-        self.space = Space(stored.anatomy, settings.space, fixed=settings.to, names=stored.names.keys())
-        self.known = KnownScores(stored, calibration, settings)
         self._tokenizer, self._task, self._texts = tokenizer, task, texts
         self._context_length = context_length
 
@@ -120,6 +122,60 @@ class SubNetworks:
     def whole(self) -> int:
         """Parameters that the source stores."""
         return sum(self.stored.anatomy.tensors[name].size for name in self.stored.names)
+
+    def reading(self, sizes: Sizes) -> AbstractContextManager[PreTrainedModel]:
+        """Inside the block there is a model that computes the sub-network."""
+        raise NotImplementedError
+
+    def export(self, sizes: Sizes, out: Path, *, settings: Any, measured: Mapping[str, Any]) -> None:
+        """Write a sub-network as a checkpoint.
+
+        Args:
+            sizes: Which one.
+            out: Folder to create; one that is there is replaced.
+            settings: Of the step, for the lineage.
+            measured: Further numbers for the lineage.
+        """
+        raise NotImplementedError
+
+    def measure(self, sizes: Sizes) -> Evaluation:
+        """Bits per byte of the held-out texts under a sub-network, with what it cost to know them."""
+        from warmstart.evaluation import bits_per_byte
+
+        started = time.perf_counter()
+        with self.reading(sizes) as model:
+            found = bits_per_byte(
+                model,
+                self._tokenizer,
+                self._texts,
+                task=self._task,
+                context_length=self._context_length,
+                bf16=self.settings.bf16,
+            )
+        return Evaluation(
+            sizes=self.space.named(sizes),
+            parameters=self.space.parameters(sizes) or 0,
+            bpb=found.bpb,
+            tokens=found.tokens,
+            seconds=round(time.perf_counter() - started, 4),
+        )
+
+
+class SubNetworks(Networks):
+    """Sub-networks that are cut out of the model, each when it is asked for.
+
+    The model is in memory once, for its scores; the weights of a sub-network are sliced from the mapped files
+    and thrown away after it was measured.
+    """
+
+    space: Space
+
+    def __init__(
+        self, stored: Stored, calibration: Calibration, settings: SearchSettings, **given: Any
+    ) -> None:
+        super().__init__(stored, calibration, settings, **given)
+        self.space = Space(stored.anatomy, settings.space, fixed=settings.to, names=stored.names.keys())
+        self.known = KnownScores(stored, calibration, settings.importance, settings.seed)
 
     def surgery(self, sizes: Sizes) -> Reshape:
         """The surgery that makes a sub-network; nothing changes where it is the whole model."""
@@ -136,29 +192,22 @@ class SubNetworks:
             judge=self.known,
         )
 
-    def model(self, sizes: Sizes) -> PreTrainedModel:
+    @contextmanager
+    def reading(self, sizes: Sizes) -> Iterator[PreTrainedModel]:
         """The sub-network in memory."""
         if self.space.is_source(sizes):
-            return self.calibration.model
-        return cut_model(self.surgery(sizes), self.calibration.model, self.stored.read)
+            yield self.calibration.model
+        else:
+            yield cut_model(self.surgery(sizes), self.calibration.model, self.stored.read)
 
-    def measure(self, sizes: Sizes) -> Evaluation:
-        """Bits per byte of the held-out texts under a sub-network, with what it cost to know them."""
-        from warmstart.evaluation import bits_per_byte
-
-        started = time.perf_counter()
-        found = bits_per_byte(
-            self.model(sizes),
-            self._tokenizer,
-            self._texts,
-            task=self._task,
-            context_length=self._context_length,
-            bf16=self.settings.bf16,
-        )
-        return Evaluation(
-            sizes=self.space.named(sizes),
-            parameters=self.space.parameters(sizes) or 0,
-            bpb=found.bpb,
-            tokens=found.tokens,
-            seconds=round(time.perf_counter() - started, 4),
+    def export(self, sizes: Sizes, out: Path, *, settings: Any, measured: Mapping[str, Any]) -> None:
+        """Write a sub-network as `shrink` would."""
+        write_reshaped(
+            self.stored,
+            self.surgery(sizes),
+            out,
+            operation="search",
+            settings=settings,
+            data=self.calibration.data,
+            measured=measured,
         )

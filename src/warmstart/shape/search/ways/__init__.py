@@ -15,7 +15,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.foundation.registry import Registry
 from warmstart.shape.search.bins import Bin
 from warmstart.shape.search.evaluations import Evaluation
-from warmstart.shape.search.space import Sizes, Space
+from warmstart.shape.search.space import Choices, Sizes
 
 ENUMERATED = 512
 """Spaces up to this many combinations are listed; of larger ones sizes are drawn until they fit."""
@@ -42,7 +42,7 @@ class SearchContext:
         asked: Everything evaluated so far, in order.
     """
 
-    space: Space
+    space: Choices
     bin: Bin
     rng: np.random.Generator
     budget: int
