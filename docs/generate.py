@@ -19,9 +19,11 @@ REGISTRIES = {
     "reader": ("Readers of text", "warmstart.corpus", "readers"),
     "width": ("Ways to widen a model", "warmstart.shape.width", "widths"),
     "depth": ("Ways to choose layers", "warmstart.shape.depth", "depths"),
+    "growth": ("Ways to learn how a model grows", "warmstart.shape.learned", "growths"),
     "merge": ("Ways to merge models", "warmstart.shape.merge", "merges"),
     "wrap": ("Ways to remake linear maps of other parameters", "warmstart.shape.wrap", "wraps"),
     "importance": ("Importance of what may be cut", "warmstart.shape.importance", "importances"),
+    "search": ("Ways to search for sub-networks", "warmstart.shape.search.ways", "searches"),
 }
 
 

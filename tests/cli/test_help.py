@@ -14,9 +14,9 @@ from warmstart.cli.app import app
 
 COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
-    "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "hypernetwork", "initialise", "merge",
-    "plan", "report", "reproduce", "run", "schema", "show", "shrink", "systems", "train", "train-rows",
-    "transplant", "upcycle", "vocab",
+    "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "grow-learned", "hypernetwork",
+    "initialise", "merge", "plan", "report", "reproduce", "run", "schema", "search", "show", "shrink",
+    "systems", "train", "train-rows", "transplant", "upcycle", "vocab",
 ]  # fmt: skip
 
 

@@ -17,9 +17,11 @@ _KEYS = {
     "optimizer": "optimizer",
     "width": "width",
     "depth": "depth",
+    "growth": "growth",
     "importance": "importance",
     "merge_method": "merge",
     "method": "wrap",
+    "search": "search",
 }
 """Settings that name methods -> kind of method."""
 
@@ -27,10 +29,10 @@ _KEYS = {
 def later_versions(settings: Settings) -> dict[str, int]:
     """`"<kind> <name>"` -> version of each method in `settings` that is not at version 1.
 
-    Methods are initialisers, objectives, optimizers and the ways to reshape and to merge. A name counts
-    wherever it stands: in the settings, in tables inside (the arms of a comparison), and as the default of a
-    step that is described there. The objective `auto` counts as the one that the `source` beside it is
-    trained with, or, where none is there to look at, as all that it may become.
+    Methods are initialisers, objectives, optimizers and the ways to reshape, to merge and to search. A name
+    counts wherever it stands: in the settings, in tables inside (the arms of a comparison), and as the
+    default of a step that is described there. The objective `auto` counts as the one that the `source` beside
+    it is trained with, or, where none is there to look at, as all that it may become.
     """
     found = {}
     for kind, name in set(_named(settings)):
@@ -44,13 +46,15 @@ def _registry(kind: str) -> Registry[Any]:
     from warmstart.objectives import objectives
     from warmstart.shape.depth import depths
     from warmstart.shape.importance import importances
+    from warmstart.shape.learned import growths
     from warmstart.shape.merge import merges
+    from warmstart.shape.search.ways import searches
     from warmstart.shape.width import widths
     from warmstart.shape.wrap import wraps
     from warmstart.training.optimizer import optimizers
     from warmstart.vocabulary.rows._base import initialisers
 
-    shapes: list[Registry[Any]] = [widths, depths, importances, merges, wraps]
+    shapes: list[Registry[Any]] = [widths, depths, growths, importances, merges, searches, wraps]
     known: list[Registry[Any]] = [initialisers, objectives, optimizers, *shapes]
     return next(registry for registry in known if registry.kind == kind)
 
