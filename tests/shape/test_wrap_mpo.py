@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from math import prod
 from pathlib import Path
@@ -18,7 +19,10 @@ from warmstart.checkpoint import Lineage, inspect, resolve, save_checkpoint
 from warmstart.checkpoint.forms._wrapped import Wrapped, places
 from warmstart.checkpoint.forms.mpo import contract
 from warmstart.foundation.errors import UserError
+from warmstart.recipes.operations.wrap import WrapSettings
 from warmstart.recipes.runner import Runner
+from warmstart.recipes.versions import later_versions
+from warmstart.shape.wrap import wraps
 from warmstart.shape.wrap._chain import bonds, core_sizes, decompose, factors
 from warmstart.shape.wrap._choose import choose
 from warmstart.shape.wrap._model import unwrap_model, wrap_model
@@ -296,3 +300,10 @@ def test_training_goes_through_the_step_and_keeps_what_is_shared(tmp_path: Path)
     assert {id(m.cores[2]) for n, m in places(after) if n.endswith("c_fc")} == {
         id(after.transformer.h[0].mlp.c_fc.cores[2])
     }
+
+
+def test_a_new_version_of_a_way_reruns_the_steps_that_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(wraps._entries, "mpo", dataclasses.replace(wraps.get("mpo"), version=3))
+    for method in ("mpo", {"name": "mpo", "cores": 3}):
+        assert later_versions(WrapSettings(source="a", method=method)) == {"wrap mpo": 3}
+    assert later_versions(WrapSettings(source="a", method="low-rank")) == {}
