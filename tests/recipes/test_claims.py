@@ -124,6 +124,21 @@ def test_claims_about_measures(
     assert "probe.accuracy" in found.measured and ("noise" in found.measured) == (holds is None)
 
 
+def test_a_claim_may_compare_two_measures() -> None:
+    """One arm's front by one way of pruning against another's by another."""
+    both = {
+        "prefix.volume": Measured(start=interval([0.1] * 3), final=interval([0.5] * 3)),
+        "magnitude.volume": Measured(start=interval([0.1] * 3), final=interval([0.6] * 3)),
+    }
+    arms = [GOOD.model_copy(update={"measures": both}), BAD.model_copy(update={"measures": both})]
+    claim = MeasureClaim(text="", measure="prefix.volume", better="good", worse="bad", higher=True)
+    other = claim.model_copy(update={"worse_measure": "magnitude.volume"})
+    lower = other.model_copy(update={"measure": "magnitude.volume", "worse_measure": "prefix.volume"})
+    (worse,), (better,) = judge([other], arms, "bad"), judge([lower], arms, "bad")
+    assert worse.holds is False and better.holds is True
+    assert worse.measured == "good 0.5 after training against bad 0.6 (magnitude.volume) (prefix.volume)"
+
+
 @pytest.mark.parametrize(
     ("better", "worse", "more", "holds"),
     [

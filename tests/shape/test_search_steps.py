@@ -148,10 +148,16 @@ def test_the_front_as_a_measure(source: Path, texts: Path, tmp_path: Path) -> No
     assert losses == sorted(losses, reverse=True)
     full = next(one for one in numbers["evaluations"] if one["sizes"]["hidden_size"] == 32
                 and one["parameters"] == numbers["parameters of the source"])  # fmt: skip
-    assert full["bpb"] == numbers["full"], "the whole model is one of its sub-networks"
+    tested = {json.dumps(one["sizes"]): one for one in numbers["tested"]}
+    assert tested.keys() == {json.dumps(one["sizes"]) for one in front}
+    assert all(tested[json.dumps(one["sizes"])]["bpb"] != one["bpb"] for one in front), "another text"
+    same = step(tmp_path, source, texts, "pareto", search="local", evaluations=10, test_split="valid")
+    again = read(same, "pareto")
+    assert again["hypervolume"] == pytest.approx(numbers["searched_hypervolume"], abs=1e-12)
+    assert again["full"] == full["bpb"], "the whole model is one of its sub-networks"
     small = [one["bpb"] for one in numbers["evaluations"]
              if one["parameters"] <= numbers["parameters of the source"] / 2]  # fmt: skip
-    assert numbers["half"] == min(small)
+    assert again["half"] == min(small)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "t5", "gpt2"])

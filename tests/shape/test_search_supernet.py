@@ -65,7 +65,8 @@ def test_a_super_network_is_trained_and_searched(texts: Path, tmp_path: Path) ->
     curves = [read(folder, "training")["points"][-1] for folder in (trained, plain)]
     assert curves[0]["tokens"] == curves[1]["tokens"]
     assert curves[0]["flops"] == pytest.approx(4 * curves[1]["flops"]), "every network of a step is counted"
-    front = read(run("pareto", tmp_path, trained, texts, search="local", evaluations=8), "pareto")
+    settings = {"search": "local", "evaluations": 8, "test_split": "valid"}
+    front = read(run("pareto", tmp_path, trained, texts, **settings), "pareto")
     assert front["measured"] == 8 and front["evaluations"][0]["bpb"] == front["full"]
     assert front["full"] == pytest.approx(bpb(trained, texts), rel=1e-6)
     out = run("search", tmp_path, trained, texts, search="nsga2", evaluations=6, bins=[(0.5, 0.9)])

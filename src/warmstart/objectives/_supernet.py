@@ -104,11 +104,9 @@ class SuperNet(Objective):
         Raises:
             UserError: Nothing, or a model that computes its blocks again when masks are gone.
         """
-        from warmstart.evaluation.head import unwrap
-
         if self.sub_networks is None:
             raise UserError("there are no sub-networks to train", fix="train with the step train-supernet")
-        if getattr(unwrap(model), "is_gradient_checkpointing", False):
+        if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             raise UserError(
                 "blocks that are computed again do not see the masks", fix="set gradient_checkpointing: false"
             )

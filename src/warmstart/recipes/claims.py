@@ -9,7 +9,7 @@ from pydantic import Field
 
 from warmstart.evaluation.results import Arm, Claim, Interval, Verdict
 from warmstart.foundation.errors import UserError, nearest
-from warmstart.foundation.settings import Settings
+from warmstart.foundation.settings import AddedLater, Settings
 
 
 class SavingClaim(Settings):
@@ -61,6 +61,8 @@ class MeasureClaim(Settings):
     """Before or after training."""
     worse_at: Literal["start", "final"] | None = None
     """The same for `worse`, where it differs."""
+    worse_measure: Annotated[str | None, AddedLater()] = None
+    """What is measured of `worse`, where it differs: `label.number`."""
     higher: bool = False
     """Whether a higher number is better."""
     margin: float = 0.0
@@ -147,7 +149,8 @@ def _order(claim: OrderClaim, arms: dict[str, Arm], unit: str) -> Claim:
 def _measure(claim: MeasureClaim, arms: dict[str, Arm]) -> Claim:
     better = _measured(_arm(arms, claim.better), claim.measure, claim.at)
     if isinstance(claim.worse, str):
-        worse = _measured(_arm(arms, claim.worse), claim.measure, claim.worse_at or claim.at)
+        name = claim.worse_measure or claim.measure
+        worse = _measured(_arm(arms, claim.worse), name, claim.worse_at or claim.at)
     else:
         worse = [claim.worse] * len(better)
     sign = -1 if claim.higher else 1
@@ -156,6 +159,8 @@ def _measure(claim: MeasureClaim, arms: dict[str, Arm]) -> Claim:
     others = f"{claim.worse} {_mean(worse):.4g}" if isinstance(claim.worse, str) else f"{claim.worse:g}"
     if claim.worse_at not in (None, claim.at):
         others += f" {when[str(claim.worse_at)]}"
+    if claim.worse_measure not in (None, claim.measure):
+        others += f" ({claim.worse_measure})"
     if claim.near:
         goal = _measured(_arm(arms, claim.near), claim.measure, claim.at)
         gaps = [abs(w - g) - abs(b - g) - claim.margin for b, w, g in zip(better, worse, goal, strict=True)]

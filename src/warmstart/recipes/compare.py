@@ -126,9 +126,14 @@ def check(settings: CompareSettings) -> None:
     for name in settings.arms:
         check_arm(name, settings)
     check_measures(settings.measures)
-    for claim in settings.claims:
-        label = claim.measure.partition(".")[0] if isinstance(claim, MeasureClaim) else None
-        if label is not None and label not in settings.measures:
+    named = [
+        str(name).partition(".")[0]
+        for claim in settings.claims
+        if isinstance(claim, MeasureClaim)
+        for name in (claim.measure, claim.worse_measure or claim.measure)
+    ]
+    for label in named:
+        if label not in settings.measures:
             raise UserError(
                 f"a claim names the measure {label!r}", where="compare", fix=nearest(label, settings.measures)
             )
@@ -148,7 +153,8 @@ def _tables(arms: Sequence[Arm], settings: CompareSettings) -> list[dict[str, An
 
 def measures_table(arms: Sequence[Arm], settings: CompareSettings) -> dict[str, Any]:
     """Means over seeds before and after training for the report."""
-    claimed = {claim.measure for claim in settings.claims if isinstance(claim, MeasureClaim)}
+    about = [claim for claim in settings.claims if isinstance(claim, MeasureClaim)]
+    claimed = {name for claim in about for name in (claim.measure, claim.worse_measure) if name}
     names = sorted(claimed | set(settings.shown)) or list(arms[0].measures)
     for name in names:
         if name not in arms[0].measures:

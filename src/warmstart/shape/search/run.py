@@ -12,7 +12,8 @@ import numpy as np
 
 from warmstart.foundation.progress import progress
 from warmstart.shape.search.bins import EVERYTHING, Bin
-from warmstart.shape.search.evaluations import Evaluation, Evaluations, summary
+from warmstart.shape.search.evaluations import Evaluation, Evaluations, points_of, summary
+from warmstart.shape.search.pareto import fronts
 from warmstart.shape.search.settings import SearchSettings
 from warmstart.shape.search.space import Sizes
 from warmstart.shape.search.subnetworks import Networks
@@ -76,6 +77,13 @@ def _one(
         with suppress(Spent):
             way.target(own, context)
     return Searched(within, context.asked)
+
+
+def front_of(found: Sequence[Searched], whole: int) -> list[Sizes]:
+    """The sub-networks that no other one dominates, in the order in which they were found."""
+    every = {sizes: one for each in found for sizes, one in each.asked.items()}
+    best = fronts(points_of(list(every.values()), whole))[0]
+    return [sizes for number, sizes in enumerate(every) if number in set(best.tolist())]
 
 
 def report(networks: Networks, found: Sequence[Searched], chosen: Sizes | None = None) -> dict[str, Any]:

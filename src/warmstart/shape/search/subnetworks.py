@@ -138,8 +138,13 @@ class Networks:
         """
         raise NotImplementedError
 
-    def measure(self, sizes: Sizes) -> Evaluation:
-        """Bits per byte of the held-out texts under a sub-network, with what it cost to know them."""
+    def measure(self, sizes: Sizes, texts: Sequence[str] | None = None) -> Evaluation:
+        """Bits per byte of the held-out texts under a sub-network, with what it cost to know them.
+
+        Args:
+            sizes: Which one.
+            texts: Other texts than those of the search.
+        """
         from warmstart.evaluation import bits_per_byte
 
         started = time.perf_counter()
@@ -147,7 +152,7 @@ class Networks:
             found = bits_per_byte(
                 model,
                 self._tokenizer,
-                self._texts,
+                self._texts if texts is None else texts,
                 task=self._task,
                 context_length=self._context_length,
                 bf16=self.settings.bf16,
