@@ -62,5 +62,6 @@ def penalty_of(model: nn.Module, weight: float | None = None) -> Penalty | None:
         weight: Factor in the training loss; what the model's configuration says where None.
     """
     from warmstart.objectives._balance import RouterBalance
+    from warmstart.objectives._skip_rate import SkipRate
 
-    return RouterBalance.of(model, weight)
+    return SkipRate.of(model, weight) or RouterBalance.of(model, weight)
