@@ -16,7 +16,7 @@ COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
     "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "grow-learned", "hypernetwork",
     "initialise", "merge", "plan", "report", "reproduce", "run", "schema", "search", "show", "shrink",
-    "systems", "train", "train-rows", "transplant", "upcycle", "vocab",
+    "skip", "systems", "train", "train-rows", "transplant", "unskip", "upcycle", "vocab",
 ]  # fmt: skip
 
 

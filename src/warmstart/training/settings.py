@@ -52,9 +52,9 @@ class TrainSettings(Settings):
     which need less memory; `restarts`; or a table `{name: galore, rank: 128, …}` with the optimizer's own
     settings."""
     router_aux_loss_coef: Annotated[float | None, Field(ge=0), AddedLater()] = None
-    """Weight of what a model's routers are asked beside the likelihood: of a mixture of experts, to use them
-    alike. By default what the model's own configuration says; 0 switches it off. It is reported as
-    `router_loss`, and is in no likelihood."""
+    """Weight of what a model's routers are asked beside the likelihood: of a mixture, to use its experts
+    alike (reported as `router_loss`); of skip routers, to let their share of the tokens through
+    (`skip_loss`). By default what the model itself says; 0 switches it off. It is in no likelihood."""
     weight_decay: float = Field(default=0.1, ge=0)
     """AdamW's decoupled decay. It acts on the weight matrices of the body only: not on biases, norms, other
     vectors, embeddings, or the output head (tied and untied heads are treated alike)."""
