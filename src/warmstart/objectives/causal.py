@@ -18,6 +18,7 @@ class Causal(Objective):
     Text packed from several documents is read across their boundaries, as GPT-2 and its successors were
     trained; the end-of-text token between them tells the model. Labels are the ids themselves, the shift
     happens in the loss, as everywhere in transformers. Ids below zero are padding at the end of a block.
+    Blocks (2, L) hold ids, and in the second row those that are asked for; the others are read only.
     """
 
     task = "causal"
@@ -27,11 +28,12 @@ class Causal(Objective):
         return BatchShape(tokens, predicted=(tokens - 1) / tokens)
 
     def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`input_ids` and `labels`, both (B, L) and equal."""
+        """`input_ids` and `labels`, both (B, L), and equal unless the blocks say what is asked for."""
         import torch
 
-        ids = torch.from_numpy(blocks.astype("int64"))
-        return {"input_ids": ids.clamp(min=0), "labels": ids.masked_fill(ids < 0, -100)}
+        read, asked = (blocks[:, 0], blocks[:, 1]) if blocks.ndim == 3 else (blocks, blocks)
+        ids, labels = (torch.from_numpy(part.astype("int64")) for part in (read, asked))
+        return {"input_ids": ids.clamp(min=0), "labels": labels.masked_fill(labels < 0, -100)}
 
     def reading(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Up to the last label of a block, behind which only padding stands."""
