@@ -17,14 +17,19 @@ from warmstart.shape.grow_learned import LearnedGrowthSettings, grow_learned
 TO = {"hidden": 48, "units": 20, "layers": 5}
 
 
-@pytest.mark.parametrize("growth", [{"name": "ligo", "rows": "all"}, {"name": "mango", "rank": 2}])
-@pytest.mark.parametrize("variant", PLAIN)
-def test_copies_are_what_grow_makes(variant: str, growth: Any) -> None:
+RINGS = ("llama", "llama-gqa-tied", "qwen3-biases", "gpt2", "gpt_neox", "bert-untied", "t5-v1.1")
+WAYS = [(variant, "ligo") for variant in PLAIN] + [(variant, "mango") for variant in RINGS]
+
+
+@pytest.mark.parametrize(("variant", "way"), WAYS)
+def test_copies_are_what_grow_makes(variant: str, way: str) -> None:
+    growth = {"ligo": {"name": "ligo", "rows": "all"}, "mango": {"name": "mango", "rank": 2}}[way]
     small, found = learned(variant, TO, width=EVEN, growth=growth)
     assert apart(found.model, copied(small, TO, width=EVEN, depth="stack")) < 1e-14
     before = dict(found.model.named_parameters())
     for name, tensor in found.weights.differentiable(found.model).items():
         assert torch.equal(tensor, before[name])
+        assert tensor.data_ptr() == before[name].data_ptr(), "a second large model"
 
 
 @pytest.mark.parametrize("variant", ["llama-gqa-tied", "gpt2", "bert", "t5"])

@@ -31,7 +31,7 @@ class LearnedGrowth(NamedTuple):
     model: PreTrainedModel
     """The large model, its weights as before learning."""
     weights: GrownWeights
-    """The map; to be trained by [`through`][warmstart.shape.learned._through.through] an objective."""
+    """The map; to be trained by `through` an objective."""
 
 
 def grow_learned(small: PreTrainedModel, settings: LearnedGrowthSettings) -> LearnedGrowth:

@@ -2,7 +2,7 @@
 
 A way is `make(settings, start, state, seed) -> Growth`, a module whose parameters are the map: it holds the
 small weights, gives every weight of the large model, and before it learns it gives what
-[`grow`][warmstart.shape.grow.grow] gives ([`begin`][warmstart.shape.learned._begin.begin]).
+[`grow`][warmstart.shape.grow.grow] gives.
 """
 
 from __future__ import annotations

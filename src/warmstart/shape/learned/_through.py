@@ -126,7 +126,7 @@ def through(objective: Objective, weights: GrownWeights) -> Objective:
     """The same objective, asked of the model that a growth makes.
 
     With it [`train`][warmstart.training.loop.train] trains the growth, and the model is where its weights are
-    written; they are one step behind until [`GrownWeights.write`][warmstart.shape.learned._through].
+    written; they are one step behind until `GrownWeights.write`.
     """
     kind = type(objective)
     made = copy.copy(objective)
