@@ -199,7 +199,7 @@ def _finals(arms: Sequence[Arm], name: str) -> list[float]:
 def _samples(
     settings: CompareSettings, arms: Sequence[Arm], runner: Runner
 ) -> tuple[str, str, dict[str, str]]:
-    """Prompt, the source model's continuation and every arm's."""
+    """Prompt, the source model's continuation and every arm's; empty of what has no language-model head."""
     from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus
     from warmstart.evaluation import generate_sample
@@ -212,6 +212,8 @@ def _samples(
 
     def continued(path: str) -> str:
         checkpoint = resolve(path)
+        if checkpoint.base_only:  # a classifier, or an encoder: it has no words
+            return ""
         return generate_sample(
             checkpoint.load_model(), checkpoint.load_tokenizer(), prompt, max_new_tokens=48
         )

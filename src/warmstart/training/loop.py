@@ -187,7 +187,9 @@ def flops_per_token(model: PreTrainedModel, objective: Objective, block_size: in
         anatomy = anatomy_of_model(model)
     except UserError:
         own = 6.0 * sum(p.numel() for p in model.parameters())
-        return own * objective.shape(block_size).passes + teacher_flops_per_token(model, objective, block_size)
+        return own * objective.shape(block_size).passes + teacher_flops_per_token(
+            model, objective, block_size
+        )
     shape = objective.shape(block_size)
     forward = anatomy.flops(shape.inputs, target_length=shape.targets, predicted_fraction=shape.predicted)
     return (3 * forward * shape.passes + _teacher_flops(model, objective, block_size)) / block_size

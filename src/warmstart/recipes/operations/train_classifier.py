@@ -115,10 +115,8 @@ def train_classifier_step(settings: TrainClassifierSettings, folder: Path, runne
     held = _held_out(settings, labelled(settings.labelled, settings.eval_split))
     source = resolve(settings.source)
     model, tokenizer = open_classifier(source, labels, seed=settings.seed), source.load_tokenizer()
-    found, data = (
-        _texts(settings, whole, labels),
-        {settings.labelled: labelled_fingerprint(settings.labelled)},
-    )
+    found = _texts(settings, whole, labels)
+    data = {settings.labelled: labelled_fingerprint(settings.labelled)}
     if settings.transfer == "corpus":
         corpus = _corpus(settings)
         data[corpus.name] = corpus.fingerprint
@@ -212,7 +210,8 @@ def _texts(settings: TrainClassifierSettings, whole: Labelled, labels: list[str]
         chosen = most_certain(taught, settings.top_k)
         texts, taught = [texts[i] for i in chosen], taught[chosen]
     class_of = {text: labels.index(label) for text, label in zip(*known, strict=True)}
-    missing = [text for text in class_of if text not in set(texts)] if settings.weights().alpha else []
+    spoken_of = set(texts)
+    missing = [text for text in class_of if text not in spoken_of] if settings.weights().alpha else []
     if missing:
         texts, taught = texts + missing, np.concatenate([taught, _say(settings, missing, labels)])
     return _Texts(texts, np.array([class_of.get(text, -1) for text in texts]), taught)
