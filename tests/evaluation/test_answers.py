@@ -45,7 +45,7 @@ def test_bits_are_those_of_each_answer_alone() -> None:
     model, (rows, parts) = tiny(0.5), texts()
     nats = 0.0
     for question, answer in parts:
-        logs = model(torch.tensor([question + answer])).logits[0].log_softmax(-1)
+        logs = model(torch.tensor([question + answer])).logits[0].detach().log_softmax(-1)
         nats -= sum(float(logs[len(question) + i - 1, token]) for i, token in enumerate(answer))
     for size in (1, 5, 64):
         found = answer_scores(model, rows, 77, batch_size=size)

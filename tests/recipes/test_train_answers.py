@@ -58,7 +58,7 @@ def test_a_causal_objective_asks_for_the_second_row() -> None:
     causal: Any = objectives.get("causal")
     objective = causal.target(causal.settings(), None)
     total, count = objective.loss(model, objective.collate(blocks, np.random.default_rng(0)))
-    logs = [model(torch.tensor([row[0][row[0] >= 0]])).logits[0].log_softmax(-1) for row in blocks]
+    logs = [model(torch.from_numpy(row[0][row[0] >= 0])[None]).logits[0].log_softmax(-1) for row in blocks]
     expected = -(logs[0][2, 2] + logs[0][3, 9] + logs[1][0, 4] + logs[1][1, 6])
     assert count.item() == 4
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)

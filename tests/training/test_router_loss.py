@@ -85,9 +85,9 @@ def test_the_loss_is_that_of_transformers(variant: str, padding: tuple[int, ...]
         ((nll + penalty.weight * beside) / targets).backward()
         found = gradients(model)
         plain = LossModule(model, objective)(batch)[0]
-    assert float(beside / targets) == pytest.approx(float(expected.aux_loss), rel=1e-12)
-    assert float(nll / targets + 0.37 * beside / targets) == pytest.approx(float(expected.loss), rel=1e-12)
-    assert float(nll) == pytest.approx(float(plain), rel=1e-12), "the likelihood has no part of it"
+    assert (beside / targets).item() == pytest.approx(expected.aux_loss.item(), rel=1e-12)
+    assert (nll / targets + 0.37 * beside / targets).item() == pytest.approx(expected.loss.item(), rel=1e-12)
+    assert nll.item() == pytest.approx(plain.item(), rel=1e-12), "the likelihood has no part of it"
     assert wanted.keys() == found.keys()
     for name, grad in wanted.items():
         torch.testing.assert_close(found[name], grad, rtol=1e-9, atol=1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from warmstart.corpus.document import Document
+from warmstart.corpus.text_rows import TextRows
 from warmstart.evaluation.special import start_token
 from warmstart.foundation.errors import UserError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AnswerTexts:
+class AnswerTexts(TextRows):
     """Texts, each with what is asked for.
 
     Attributes:
@@ -27,21 +27,8 @@ class AnswerTexts:
         dropped: Texts that were longer than a block or had no answer.
     """
 
-    rows: np.ndarray
     num_bytes: int
     dropped: int
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of ids and of what is asked for."""
-        return hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """One text, (2, L)."""
-        return np.asarray(self.rows[index])
 
 
 def answer_texts(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from warmstart.corpus.text_rows import TextRows
 from warmstart.foundation.settings import Settings
 from warmstart.objectives._base import BatchShape, Objective
 
@@ -36,27 +37,13 @@ class ClassLossSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ClassTexts:
+class ClassTexts(TextRows):
     """Texts with their number and class.
 
     Attributes:
         rows: `(N, 2, L)` int32: token ids, filled up with -1; and behind them the number of the text and its
             class, -1 for none.
     """
-
-    rows: np.ndarray
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of ids and classes."""
-        return hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """One text, (2, L)."""
-        return np.asarray(self.rows[index])
 
 
 def class_texts(

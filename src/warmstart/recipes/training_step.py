@@ -75,7 +75,8 @@ def leave(
     *,
     parents: Sequence[Checkpoint | tuple[str, Checkpoint]],
     data: Mapping[str, str],
-    measured: Mapping[str, Any],
+    measured: Mapping[str, Any] | None = None,
+    points: str = "bits per byte",
     also: Callable[[Path], None] | None = None,
 ) -> None:
     """Leave the artifact in `folder/output`: `training.json`, the curve, and with `keep` the checkpoint.
@@ -88,13 +89,19 @@ def leave(
         outcome: What the training loop returned.
         parents: Checkpoints that the model comes from, also as `(role, checkpoint)`.
         data: Name of the corpus to its fingerprint.
-        measured: Numbers for the lineage; tokens and seconds of training are added.
+        measured: Numbers for the lineage; the ends of the curve, and what training cost, are added.
+        points: What the points of the curve are.
         also: Writes what else belongs into the checkpoint's folder.
     """
     from warmstart.checkpoint import Lineage, save_checkpoint
 
     model, tokenizer = trained
-    spent = {"training tokens": outcome.tokens, "training seconds": round(outcome.seconds, 1)}
+    curve = outcome.curve
+    found = dict(measured or {})
+    if curve.points:
+        found |= {f"{points} before": curve.points[0].bpb, f"{points} after": curve.final}
+        found["training FLOPs"] = curve.points[-1].flops
+    found |= {"training tokens": outcome.tokens, "training seconds": round(outcome.seconds, 1)}
     with atomic_folder(folder / "output", replace=True) as output:
         if settings.keep:
             lineage = Lineage.of(
@@ -103,7 +110,7 @@ def leave(
                 parents=parents,
                 data=data,
                 seeds={"seed": settings.seed},
-                measured=finite({**measured, **spent}),
+                measured=finite(found),
             )
             save_checkpoint(output / "model", model, tokenizer, lineage=lineage)
             for item in list((output / "model").iterdir()):
@@ -111,7 +118,7 @@ def leave(
             (output / "model").rmdir()
             if also:
                 also(output)
-        (output / "training.json").write_text(outcome.curve.model_dump_json(), encoding="utf-8")
+        (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
 
 
 def finite(measured: Mapping[str, Any]) -> dict[str, Any]:

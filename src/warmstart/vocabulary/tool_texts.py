@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from warmstart.corpus.calls import Call, calls_of
+from warmstart.corpus.text_rows import TextRows
 from warmstart.foundation.errors import UserError
 from warmstart.vocabulary.tools import id_of
 
@@ -23,27 +24,13 @@ _AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class ToolTexts:
+class ToolTexts(TextRows):
     """Texts in which calls are marked.
 
     Attributes:
         rows: Ids and labels, `(N, 2, L)` int32, filled up with -1 (see
             [`mark_calls`][warmstart.objectives.tool_rows.mark_calls]).
     """
-
-    rows: np.ndarray
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of ids and labels."""
-        return hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """One text, (2, L)."""
-        return np.asarray(self.rows[index])
 
     def counts(self, ids: Iterable[int]) -> np.ndarray:
         """Calls of each of `ids` that are asked for."""

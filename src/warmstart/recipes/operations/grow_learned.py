@@ -84,9 +84,6 @@ def grow_learned_step(settings: GrowLearnedStep, folder: Path, runner: Runner) -
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "parameters of the map": before,
             "function": "changed: the map was learned",
-            "bits per byte before": outcome.curve.points[0].bpb,
-            "bits per byte after": outcome.curve.final,
-            "training FLOPs": outcome.curve.points[-1].flops,
             "FLOPs of the map": weights.flops * passes * outcome.steps,
         },
     )

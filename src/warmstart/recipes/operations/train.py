@@ -35,9 +35,4 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
         outcome,
         parents=[source, *settings.teachers()],
         data={corpus.name: corpus.fingerprint},
-        measured={
-            "bits per byte before": outcome.curve.points[0].bpb,
-            "bits per byte after": outcome.curve.final,
-            "training FLOPs": outcome.curve.points[-1].flops,
-        },
     )

@@ -76,12 +76,8 @@ def train_answers_step(settings: TrainAnswersSettings, folder: Path, runner: Run
         outcome,
         parents=[source, *settings.teachers()],
         data={corpus.name: corpus.fingerprint},
-        measured={
-            "texts": len(texts),
-            "bits per answer byte before": outcome.curve.points[0].bpb,
-            "bits per answer byte after": outcome.curve.final,
-            "training FLOPs": outcome.curve.points[-1].flops,
-        },
+        measured={"texts": len(texts)},
+        points="bits per answer byte",
     )
 
 

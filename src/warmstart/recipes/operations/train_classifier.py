@@ -140,10 +140,8 @@ def train_classifier_step(settings: TrainClassifierSettings, folder: Path, runne
         measured={
             "texts": len(found.texts),
             "texts with a label in use": int((found.classes >= 0).sum()) if weights.alpha else 0,
-            "error before": outcome.curve.points[0].bpb,
-            "error after": outcome.curve.final,
-            "training FLOPs": outcome.curve.points[-1].flops,
         },
+        points="error",
     )
 
 

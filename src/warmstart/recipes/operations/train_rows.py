@@ -108,20 +108,12 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         rows=rows,
         objective=objective,
     )
-    curve = outcome.curve
-    measured: dict[str, Any] = {
+    measured = {
         "new tokens": len(vocab.new),
         "rows trained": len(rows),
         "rows kept for want of text": len(vocab.new) - len(rows),
         "snippets": len(texts),
     }
-    if curve.points:
-        what = settings.evaluation.replace("-", " ")
-        measured |= {
-            f"{what} before": curve.points[0].bpb,
-            f"{what} after": curve.final,
-            "training FLOPs": curve.points[-1].flops,
-        }
     leave(
         folder,
         "train-rows",
@@ -131,6 +123,7 @@ def train_rows_step(settings: TrainRowsSettings, folder: Path, runner: Runner) -
         parents=[source, reference],
         data={corpus.name: corpus.fingerprint},
         measured=measured,
+        points=settings.evaluation.replace("-", " "),
     )
 
 

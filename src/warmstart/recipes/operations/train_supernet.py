@@ -64,9 +64,4 @@ def train_supernet_step(settings: TrainSuperNetStep, folder: Path, runner: Runne
         outcome,
         parents=[source],
         data={corpus.name: corpus.fingerprint},
-        measured={
-            "bits per byte before": outcome.curve.points[0].bpb,
-            "bits per byte after": outcome.curve.final,
-            "training FLOPs": outcome.curve.points[-1].flops,
-        },
     )

@@ -111,8 +111,6 @@ def train_tools_step(settings: TrainToolsSettings, folder: Path, runner: Runner)
         "tools trained": len(rows),
         "calls learned from": int(counts.sum()),
         "texts": len(texts),
-        "bits per call before": outcome.curve.points[0].bpb,
-        "bits per call after": outcome.curve.final,
     }
     leave(
         folder,
@@ -123,6 +121,7 @@ def train_tools_step(settings: TrainToolsSettings, folder: Path, runner: Runner)
         parents=[source],
         data={corpus.name: corpus.fingerprint},
         measured=measured,
+        points="bits per call",
         also=lambda output: write_tools(output, tools),
     )
 
