@@ -152,7 +152,7 @@ def test_passes_weigh_by_their_targets(tmp_path: Path, coefficient: float | None
         losses = [theirs(plain, batch) for batch in batches]
         counts = [int((batch["labels"][:, 1:] != -100).sum()) for batch in batches]
         sum(loss.loss * n / sum(counts) for loss, n in zip(losses, counts)).backward()
-    auxiliary = sum(float(loss.aux_loss) * n for loss, n in zip(losses, counts))
+    auxiliary = sum(loss.aux_loss.item() * n for loss, n in zip(losses, counts))
     likelihood = sum(float(loss.loss - weight * loss.aux_loss) * n for loss, n in zip(losses, counts))
     assert float(outcome.penalty) == pytest.approx(auxiliary, rel=1e-12)
     assert outcome.sums.tolist() == pytest.approx([likelihood, sum(counts)], rel=1e-12)
