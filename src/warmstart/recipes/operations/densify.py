@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
+from warmstart.recipes.changing import change_model, counted
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 
@@ -21,11 +22,6 @@ class DensifySettings(Settings):
 @operations.register("densify", settings=DensifySettings)
 def densify_step(settings: DensifySettings, folder: Path, runner: Runner) -> None:
     """Make the vocabulary rows of a factorised checkpoint dense again; its outputs stay."""
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
     from warmstart.vocabulary.factorised_model import densify_model
 
-    source = resolve(settings.source)
-    model, tokenizer = densify_model(source.load_model(dtype="auto")), source.load_tokenizer()
-    measured = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
-    lineage = Lineage.of("densify", settings, parents=[source], measured=measured)
-    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
+    change_model("densify", settings, folder, lambda model, path: counted(densify_model(model)))

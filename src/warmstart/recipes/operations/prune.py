@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
+from warmstart.recipes.changing import change_model
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 
@@ -34,11 +35,8 @@ def prune_step(settings: PruneSettings, folder: Path, runner: Runner) -> None:
 
     Nothing gets smaller or faster by zeros alone: `shrink` takes whole heads and units out.
     """
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
     from warmstart.shape.wrap._prune import prune_model
 
-    source = resolve(settings.source)
-    model, tokenizer = source.load_model(dtype="auto"), source.load_tokenizer()
-    measured = prune_model(model, settings.share, by=settings.by)
-    lineage = Lineage.of("prune", settings, parents=[source], measured=measured)
-    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
+    change_model(
+        "prune", settings, folder, lambda model, path: prune_model(model, settings.share, by=settings.by)
+    )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
+from warmstart.recipes.changing import change_model
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class UnskipSettings(Settings):
@@ -23,13 +28,12 @@ class UnskipSettings(Settings):
 @operations.register("unskip", settings=UnskipSettings)
 def unskip_step(settings: UnskipSettings, folder: Path, runner: Runner) -> None:
     """Take routers out; where they may skip tokens this is refused unless asked for."""
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
     from warmstart.foundation.progress import note
     from warmstart.shape.skip import detach
 
-    source = resolve(settings.source)
-    model, tokenizer = source.load_model(dtype="auto"), source.load_tokenizer()
-    measured = detach(model, anyway=settings.anyway, where=source.path)
-    note(f"function {measured['function']}")
-    lineage = Lineage.of("unskip", settings, parents=[source], measured=measured)
-    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
+    def change(model: PreTrainedModel, path: Path) -> dict[str, Any]:
+        measured = detach(model, anyway=settings.anyway, where=path)
+        note(f"function {measured['function']}")
+        return measured
+
+    change_model("unskip", settings, folder, change)

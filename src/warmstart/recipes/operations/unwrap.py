@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
+from warmstart.recipes.changing import change_model, counted
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 
@@ -21,11 +22,6 @@ class UnwrapSettings(Settings):
 @operations.register("unwrap", settings=UnwrapSettings)
 def unwrap_step(settings: UnwrapSettings, folder: Path, runner: Runner) -> None:
     """Make the linear maps of a wrapped checkpoint dense again; its outputs stay."""
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
     from warmstart.shape.wrap._model import unwrap_model
 
-    source = resolve(settings.source)
-    model, tokenizer = unwrap_model(source.load_model(dtype="auto")), source.load_tokenizer()
-    measured = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
-    lineage = Lineage.of("unwrap", settings, parents=[source], measured=measured)
-    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
+    change_model("unwrap", settings, folder, lambda model, path: counted(unwrap_model(model)))
