@@ -1,7 +1,8 @@
-"""Distilled sentence vectors, and the table of encoders that is made of them, on tiny models."""
+"""Distilled sentence vectors, searched encoders, and a comparison of them, on tiny models."""
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,41 +13,56 @@ import pytest
 from warmstart.checkpoint import resolve
 from warmstart.corpus.named.cipher import encipher_words
 from warmstart.evaluation.retrieval import retrieval, sentence_vectors
+from warmstart.evaluation.similarity import agreement, cosines, rank_correlation
 from warmstart.foundation.errors import UserError
-from warmstart.recipes.distil import DistilOptions, _shape, distil, read_pairs
 from warmstart.recipes.runner import Runner, run_recipe
 from warmstart.recipes.schema import Recipe, load_recipe
-from warmstart.recipes.sentences import SentencesResult, SentencesSettings, run_sentences, shown
+from warmstart.recipes.sentence_vectors import read_pairs
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 WORDS = ["the", "cat", "dog", "house", "sees", "small", "green", "big", "old", "runs", "over", "river"]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A teacher of plain text, students of enciphered text, and half a student of the plain text."""
     root, rng = tmp_path_factory.mktemp("sentences"), random.Random(1)
-    lines = [" ".join(rng.sample(WORDS, 6)) for _ in range(150)]
+    lines = [" ".join(rng.sample(WORDS, 6)) for _ in range(600)]
     (root / "plain.txt").write_text("\n".join(lines) + "\n")
     (root / "pairs.tsv").write_text("".join(f"{line}\t{encipher_words(line)}\n" for line in lines))
+    scored = [(a, b, len(set(a.split()) & set(b.split()))) for a, b in zip(lines[::2], lines[1::2])]
+    (root / "scored.tsv").write_text("".join(f"{a}\t{b}\t{score}\n" for a, b, score in scored))
     secret = {"path": "cipher/words", "options": {"of": str(root / "plain.txt")}}
     plain = {"corpus": str(root / "plain.txt"), "kind": "wordpiece", "vocab_size": 90, "lowercase": True}
-    config = {"model_type": "bert", **SIZES, "max_position_embeddings": 32}
+    config = {"model_type": "bert", **SIZES, "max_position_embeddings": 32, **NO_DROPOUT}
     steps = {
         "plain": {"type": "tokenizer", **plain},
-        "source": {"type": "initialise", "tokenizer": "${plain}", "config": config},
-        "secret": {"type": "tokenizer", "corpus": secret, "like": "${source}", "vocab_size": 90},
-        "sentences": {
-            "type": "sentences",
-            "source": "${source}",
-            "tokenizer": "${secret}",
+        "whole": {"type": "initialise", "tokenizer": "${plain}", "config": config},
+        "secret": {"type": "tokenizer", "corpus": secret, "like": "${whole}", "vocab_size": 90},
+        "half": {"type": "shrink", "source": "${whole}", "to": {"hidden_size": 16, "num_attention_heads": 2}}
+        | {"importance": "magnitude"},
+        "compare": {
+            "type": "compare",
             "corpus": secret,
-            "parallel": str(root / "pairs.tsv"),
-            "initialisers": ["focus", "random"],
-            "left_out": {"focus": "it is not asked"},
-            "train": {"max_steps": 3, "batch_size": 16},
-            "tune_fraction": 0.5,
+            "baseline": "random",
+            "unit": "1 - rank correlation",
+            "seeds": [0],
             "learning_rates": [1e-3, 3e-3],
-            "max_test_pairs": 60,
+            "extend": 0,
+            "train": {"max_steps": 4, "eval_points": [0.5]},
+            "measures": {
+                "original": {"type": "retrieve", "other": "${whole}", "parallel": str(root / "pairs.tsv")},
+            },
+            "arms": {
+                name: {
+                    "start": {"type": "transplant", "source": "${whole}", "tokenizer": "${secret}"}
+                    | {"initialiser": name},
+                    "step": "train-sentences",
+                    "train": {"teacher": "${whole}", "parallel": str(root / "pairs.tsv"), "block_size": 32},
+                }
+                for name in ("random", "mean-of-pieces")
+            },
         },
     }
     recipe = Recipe.parse({"name": "tiny-sentences", "steps": steps})
@@ -54,113 +70,147 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"done": done, "root": root, "cache": root / "cache"}
 
 
-def test_before_and_after_are_what_the_checkpoints_give(world: dict[str, Any]) -> None:
-    text = (world["done"]["sentences"] / "sentences.json").read_text()
-    result = SentencesResult.model_validate_json(text)
-    assert [row.arm for row in result.rows] == ["unchanged", "random"]
-    assert result.left_out == {"focus": "it is not asked"}
-    first, second = read_pairs(str(world["root"] / "pairs.tsv"), "test", 60)
-    source = resolve(world["done"]["source"])
-    model, tokenizer = source.load_model(), source.load_tokenizer()
-    expected = retrieval(*(sentence_vectors(model, tokenizer, side) for side in (second, first)))
-    assert result.rows[0].before == [expected] and expected.pairs == 60
-    for row in result.rows:
-        assert row.steps == [3] and row.learning_rate in (1e-3, 3e-3)
-    assert result.rows[1].given == "" and result.rows[1].before != result.rows[1].after
-    table = shown(result)
-    assert len(table["columns"]) == len(table["rows"][0]) == 12
-    page = (world["done"]["sentences"] / "report.html").read_text()
-    assert "it is not asked" in page and str(table["rows"][0][1]) in page
+def _train(world: dict[str, Any], **given: Any) -> Path:
+    shared = {"teacher": str(world["done"]["whole"]), "block_size": 32, "learning_rate": 5e-3}
+    return Runner(world["cache"]).step("train-sentences", shared | given)
 
 
-def test_distillation_comes_nearer_to_the_teacher_and_leaves_the_head_alone(world: dict[str, Any]) -> None:
-    first, _ = read_pairs(str(world["root"] / "pairs.tsv"), "train", 48)
-    source = resolve(world["done"]["source"])
-    options = DistilOptions(max_steps=8, learning_rate=5e-3, batch_size=16)
-    model, tokenizer = source.load_model(), source.load_tokenizer()
-    goals = sentence_vectors(model, tokenizer, first)
-
-    def distance(student: Any) -> float:
-        found = sentence_vectors(student, tokenizer, first)
-        a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (found, goals))
-        return float(np.square(a - b).sum(axis=1).mean())
-
-    students = []
-    for _ in range(2):
-        student = source.load_model()
-        student.get_input_embeddings().weight.data.normal_(generator=_generator())
-        before = distance(student)
-        head = {k: v.clone() for k, v in student.state_dict().items() if "transform" in k}
-        measured = distil(student, tokenizer, first, goals, options)
-        assert measured["steps"] == 8 and measured["pairs"] == 8 * 16
-        assert distance(student) < 0.8 * before
-        assert all((student.state_dict()[k] == v).all() for k, v in head.items()) and head
-        students.append(student.state_dict())
-    assert all((students[0][k] == students[1][k]).all() for k in students[0]), "equal seeds, equal students"
+def _points(output: Path) -> list[float]:
+    return [point["bpb"] for point in json.loads((output / "training.json").read_text())["points"]]
 
 
-def _generator() -> Any:
-    import torch
-
-    return torch.Generator().manual_seed(5)
-
-
-def test_the_first_loss_is_two_minus_twice_the_cosine(world: dict[str, Any]) -> None:
-    _, second = read_pairs(str(world["root"] / "pairs.tsv"), "train", 16)
-    source = resolve(world["done"]["source"])
-    student, tokenizer = source.load_model(), source.load_tokenizer()
-    student.config.hidden_dropout_prob = 0
-    for module in student.modules():
-        if module.__class__.__name__ == "Dropout":
-            module.p = 0.0  # type: ignore[assignment]
-    found = sentence_vectors(student, tokenizer, second)
-    goals = np.random.default_rng(0).standard_normal(found.shape).astype(np.float32)
-    cosine = (found * goals).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(goals, axis=1)
-    measured = distil(student, tokenizer, second, goals, DistilOptions(max_steps=1, batch_size=16))
-    assert measured["loss"] == pytest.approx(float((2 - 2 * cosine).mean()), rel=1e-4)
+def test_arms_are_compared_by_what_they_find(world: dict[str, Any]) -> None:
+    result = json.loads((world["done"]["compare"] / "result.json").read_text())
+    first, second = read_pairs(str(world["root"] / "pairs.tsv"), "test", None)
+    whole = resolve(world["done"]["whole"])
+    for arm in result["arms"]:
+        student = resolve(arm["checkpoint"])
+        ours = sentence_vectors(student.load_model(), student.load_tokenizer(), second)
+        theirs = sentence_vectors(whole.load_model(), whole.load_tokenizer(), first)
+        measured = arm["measures"]["original.mrr"]["final"]["mean"]
+        assert measured == pytest.approx(retrieval(ours, theirs).mrr, abs=1e-6)
+        assert len(arm["curves"][0]["points"]) == 3 and arm["learning_rate"] in (1e-3, 3e-3)
 
 
-def test_the_rate_rises_and_falls_to_zero() -> None:
-    options = DistilOptions(max_steps=100, warmup_ratio=0.1)
-    shares = [_shape(step / 100, step, options) for step in range(100)]
-    assert 0 < shares[0] < shares[5] < shares[9] <= 1 and shares[10] > shares[50] > shares[99] > 0
-    timed = DistilOptions(max_seconds=10, warmup_ratio=0.5)
-    assert [_shape(done, 3, timed) for done in (0.25, 0.5, 0.75)] == [0.5, 1.0, 0.5]
+def test_half_a_model_comes_nearer_to_the_order_of_the_whole_one(world: dict[str, Any]) -> None:
+    text = str(world["root"] / "plain.txt")
+    given = {"source": str(world["done"]["half"]), "corpus": text, "match": "similarities", "max_steps": 30}
+    made = _train(world, **given, eval_max_bytes=2000)
+    points = _points(made)
+    assert points[-1] < 0.8 * points[0]
+    from warmstart.corpus import CorpusSettings, Document, open_corpus
+    from warmstart.recipes.training_step import held_out_sample
+
+    corpus = open_corpus(CorpusSettings.parse({"path": text}))
+    held = held_out_sample((Document(d.text, "") for d in corpus.documents("valid")), 2000)
+    vectors = [
+        sentence_vectors(c.load_model(), c.load_tokenizer(), held, max_length=32)
+        for c in (resolve(made), resolve(world["done"]["whole"]))
+    ]
+    assert points[-1] == pytest.approx(1 - agreement(*vectors), abs=1e-5)
+    assert vectors[0].shape[1] == 16 and vectors[1].shape[1] == 32
 
 
-def test_a_time_budget_is_kept(world: dict[str, Any]) -> None:
-    first, _ = read_pairs(str(world["root"] / "pairs.tsv"), "train", None)
-    source = resolve(world["done"]["source"])
-    student, tokenizer = source.load_model(), source.load_tokenizer()
-    goals = np.ones((len(first), 32), dtype=np.float32)
-    measured = distil(student, tokenizer, first, goals, DistilOptions(max_seconds=0.5, batch_size=4))
-    assert 0.5 <= measured["seconds"] < 5 and measured["steps"] >= 1
+def test_the_head_and_the_teacher_stay_as_they_are(world: dict[str, Any]) -> None:
+    source = str(world["done"]["whole"])
+    before = resolve(source).load_model().state_dict()
+    made = _train(world, source=source, parallel=str(world["root"] / "pairs.tsv"), max_steps=2)
+    after = resolve(made).load_model().state_dict()
+    changed = {name for name in before if not (before[name] == after[name]).all()}
+    assert changed and all(name.startswith("bert.") or "decoder.weight" in name for name in changed)
+    lineage = resolve(made).lineage
+    assert lineage is not None and [parent.role for parent in lineage.parents] == ["source", "teacher"]
+
+
+def test_cosines_are_compared_with_people_and_with_the_teacher(world: dict[str, Any]) -> None:
+    done, scored = world["done"], str(world["root"] / "scored.tsv")
+    given = {"source": str(done["half"]), "other": str(done["whole"]), "scored": scored}
+    output = Runner(world["cache"]).step("sentence-similarity", given)
+    found = json.loads((output / "similarity.json").read_text())
+    rows = [line.split("\t") for line in Path(scored).read_text().splitlines()]
+    alike = []
+    for name in ("half", "whole"):
+        checkpoint = resolve(done[name])
+        both = [
+            sentence_vectors(checkpoint.load_model(), checkpoint.load_tokenizer(), [row[i] for row in rows])
+            for i in (0, 1)
+        ]
+        alike.append(cosines(*both))
+    scores = [float(row[2]) for row in rows]
+    assert found["pairs"] == 300 and found["spearman"] == pytest.approx(rank_correlation(alike[0], scores))
+    assert found["agreement"] == pytest.approx(rank_correlation(*alike), abs=1e-5)
+    assert found["returned"] == pytest.approx(
+        found["spearman"] / rank_correlation(alike[1], scores), rel=1e-3
+    )
+
+
+def test_an_encoder_without_a_head_is_searched_by_the_order_of_similarities(world: dict[str, Any]) -> None:
+    from warmstart.checkpoint import save_checkpoint
+    from warmstart.checkpoint.lineage import Lineage
+
+    whole = resolve(world["done"]["whole"])
+    body = whole.load_model().base_model
+    bare = save_checkpoint(world["root"] / "bare", body, whole.load_tokenizer(), lineage=Lineage.of("train"))
+    given = {
+        "source": str(bare.path),
+        "corpus": str(world["root"] / "plain.txt"),
+        "space": {"num_hidden_layers": {"min": 1}, "intermediate_size": [32, 48, 64]},
+        "bins": [[0.3, 0.9]],
+        "search": "random",
+        "evaluations": 4,
+        "calibration_tokens": 256,
+        "block_size": 16,
+    }
+    output = Runner(world["cache"]).step("search", given)
+    report = json.loads((output / "search.json").read_text())
+    assert report["loss"] == "rank disagreement with the source"
+    losses = [one["loss"] for one in report["evaluations"]]
+    assert report["chosen"]["loss"] == min(losses) and len(set(losses)) > 1 and 0 < min(losses) < 2
+    found = resolve(output)
+    assert (
+        found.base_only
+        and found.config["intermediate_size"] == report["chosen"]["sizes"]["intermediate_size"]
+    )
+    assert found.lineage is not None
+    assert found.lineage.measured["rank disagreement with the source"] == min(losses)
 
 
 @pytest.mark.parametrize(
-    ("goals", "options", "message"),
+    ("given", "message"),
     [
-        (np.ones((150, 32)), {}, "needs a budget"),
-        (np.ones((150, 31)), {"max_steps": 1}, "width 32"),
-        (np.ones((149, 32)), {"max_steps": 1}, "150 sentences"),
-        (np.full((150, 32), np.nan), {"max_steps": 1}, "not finite"),
+        ({}, r"no text to learn from|no text to read"),
+        ({"source": "half", "corpus": "plain.txt"}, "16 wide and the teacher 32"),
+        ({"corpus": "plain.txt", "objective": "masked"}, "no other objective"),
     ],
 )
-def test_unusable_input_is_refused(
-    world: dict[str, Any], goals: np.ndarray, options: dict[str, Any], message: str
-) -> None:
-    first, _ = read_pairs(str(world["root"] / "pairs.tsv"), "train", None)
-    source = resolve(world["done"]["source"])
+def test_unusable_settings_are_refused(world: dict[str, Any], given: dict[str, Any], message: str) -> None:
+    given = {"source": "whole", "max_steps": 1} | given
+    given["source"] = str(world["done"][given["source"]])
+    if "corpus" in given:
+        given["corpus"] = str(world["root"] / given["corpus"])
     with pytest.raises(UserError, match=message):
-        distil(source.load_model(), source.load_tokenizer(), first, goals, DistilOptions.parse(options))
+        _train(world, **given)
 
 
-def test_settings_that_contradict_each_other_are_refused(world: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="only one budget"):
-        DistilOptions.parse({"max_steps": 1, "max_seconds": 1})
-    given = {"source": "s", "tokenizer": "t", "corpus": "c", "parallel": "p", "seeds": [1000]}
-    with pytest.raises(UserError, match="other than 1000"):
-        run_sentences(SentencesSettings.parse(given), Runner(world["cache"]))
+def test_a_decoder_has_no_sentence_vectors(world: dict[str, Any], tmp_path: Path) -> None:
+    config = {"model_type": "llama", **SIZES, "max_position_embeddings": 32}
+    tokenizer = str(world["done"]["plain"])
+    decoder = Runner(world["cache"]).step("initialise", {"tokenizer": tokenizer, "config": config})
+    with pytest.raises(UserError, match="are those of encoders, and this is causal"):
+        _train(world, source=str(decoder), corpus=str(world["root"] / "plain.txt"), max_steps=1)
+
+
+def test_chosen_sentences_are_the_same_for_teacher_and_student(world: dict[str, Any]) -> None:
+    text = str(world["root"] / "plain.txt")
+    given = {"source": str(world["done"]["whole"]), "corpus": text, "max_sentences": 40, "max_steps": 1}
+    made = _train(world, **given, learning_rate=1e-9)
+    lineage = resolve(made).lineage
+    assert lineage is not None and lineage.measured["sentences"] == 40
+    assert _points(made)[0] == pytest.approx(0, abs=1e-9), "the teacher agrees with itself"
+    runner = Runner(world["cache"])
+    asked = {"source": str(world["done"]["whole"]), "corpus": text, "max_sentences": 40, "max_length": 32}
+    vectors = np.load(runner.step("embed", asked) / "vectors.npy")
+    assert vectors.shape == (40, 32)
 
 
 def test_a_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +227,8 @@ def test_a_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: py
         runner.step("package", {"package": "not_there_at_all", "install": "some-model"})
 
 
-def test_the_example_is_a_valid_recipe_at_every_scale() -> None:
-    recipe = load_recipe(Path(__file__).parents[2] / "examples" / "minilm-de.yaml")
+@pytest.mark.parametrize("name", ["minilm-de", "minilm-half"])
+def test_the_examples_are_valid_recipes_at_every_scale(name: str) -> None:
+    recipe = load_recipe(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
     for scale in ("smoke", "small", "full"):
         recipe.scaled(scale).validate_steps()

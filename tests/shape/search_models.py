@@ -31,7 +31,7 @@ def loss_of(space: Space) -> Callable[[Sizes], Evaluation]:
     def measure(sizes: Sizes) -> Evaluation:
         hidden, units, layers = sizes
         loss = 6 - 0.05 * hidden - 0.04 * units - 0.9 * layers + 0.01 * (hidden * 7 + units * 3) % 0.05
-        return Evaluation(sizes=space.named(sizes), parameters=space.parameters(sizes) or 0, bpb=loss)
+        return Evaluation(sizes=space.named(sizes), parameters=space.parameters(sizes) or 0, loss=loss)
 
     return measure
 

@@ -53,7 +53,7 @@ def read(output: Path, name: str = "search") -> dict[str, Any]:
 
 
 def plain(report: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [(one["sizes"], one["parameters"], one["bpb"], one["tokens"]) for one in report["evaluations"]]
+    return [(one["sizes"], one["parameters"], one["loss"], one["tokens"]) for one in report["evaluations"]]
 
 
 def test_the_best_of_the_bin_is_cut_out_as_it_was_measured(
@@ -68,7 +68,7 @@ def test_the_best_of_the_bin_is_cut_out_as_it_was_measured(
     total = sum(t.numel() for t in tensors(source).values())
     assert report["parameters of the source"] == total and len(report["evaluations"]) == 8
     assert all(one["parameters"] in Bin(0.3 * total, 0.7 * total) for one in report["evaluations"])
-    best = min(report["evaluations"], key=lambda one: one["bpb"])
+    best = min(report["evaluations"], key=lambda one: one["loss"])
     assert report["chosen"] == best == report["bins"][0]["best"]
     assert sum(t.numel() for t in tensors(out).values()) == best["parameters"]
     made = resolve(out)
@@ -81,7 +81,7 @@ def test_the_best_of_the_bin_is_cut_out_as_it_was_measured(
     again = bits_per_byte(
         made.load_model(), made.load_tokenizer(), held_out, task="causal", context_length=32
     )
-    assert again.bpb == pytest.approx(best["bpb"], rel=1e-6)
+    assert again.bpb == pytest.approx(best["loss"], rel=1e-6)
     plainly = {"source": str(source), "corpus": str(texts), "to": best["sizes"], **CUT}
     plainly.pop("eval_max_bytes")
     cut = tensors(Runner(tmp_path).step("shrink", plainly))
@@ -90,7 +90,7 @@ def test_the_best_of_the_bin_is_cut_out_as_it_was_measured(
 
     lineage = json.loads((out / "warmstart.json").read_text())["lineage"]
     assert lineage["operation"] == "search"
-    assert lineage["measured"]["bits per byte"] == best["bpb"]
+    assert lineage["measured"]["bits per byte"] == best["loss"]
     assert lineage["measured"]["search evaluation tokens"] == sum(
         one["tokens"] for one in report["evaluations"]
     )
@@ -144,18 +144,18 @@ def test_the_front_as_a_measure(source: Path, texts: Path, tmp_path: Path) -> No
     assert numbers["measured"] == 10 and 0 <= numbers["hypervolume"] < 1
     front = numbers["front"]
     assert [one["parameters"] for one in front] == sorted(one["parameters"] for one in front)
-    losses = [one["bpb"] for one in front]
+    losses = [one["loss"] for one in front]
     assert losses == sorted(losses, reverse=True)
     full = next(one for one in numbers["evaluations"] if one["sizes"]["hidden_size"] == 32
                 and one["parameters"] == numbers["parameters of the source"])  # fmt: skip
     tested = {json.dumps(one["sizes"]): one for one in numbers["tested"]}
     assert tested.keys() == {json.dumps(one["sizes"]) for one in front}
-    assert all(tested[json.dumps(one["sizes"])]["bpb"] != one["bpb"] for one in front), "another text"
+    assert all(tested[json.dumps(one["sizes"])]["loss"] != one["loss"] for one in front), "another text"
     same = step(tmp_path, source, texts, "pareto", search="local", evaluations=10, test_split="valid")
     again = read(same, "pareto")
     assert again["hypervolume"] == pytest.approx(numbers["searched_hypervolume"], abs=1e-12)
-    assert again["full"] == full["bpb"], "the whole model is one of its sub-networks"
-    small = [one["bpb"] for one in numbers["evaluations"]
+    assert again["full"] == full["loss"], "the whole model is one of its sub-networks"
+    small = [one["loss"] for one in numbers["evaluations"]
              if one["parameters"] <= numbers["parameters of the source"] / 2]  # fmt: skip
     assert again["half"] == min(small)
 
@@ -167,7 +167,7 @@ def test_every_family_can_be_searched(family: str, texts: Path, tmp_path: Path) 
     space = {keys.get(family, "intermediate_size"): {"min": 1, "step": 1}}
     out = step(tmp_path, model, texts, space=space, bins=[(0.1, 1)], evaluations=2, depth="middle")
     assert resolve(out).load_model() is not None
-    assert all(0 < one["bpb"] < 60 for one in read(out)["evaluations"])
+    assert all(0 < one["loss"] < 60 for one in read(out)["evaluations"])
 
 
 def test_the_command(source: Path, texts: Path, tmp_path: Path) -> None:

@@ -67,12 +67,12 @@ def test_a_super_network_is_trained_and_searched(texts: Path, tmp_path: Path) ->
     assert curves[0]["flops"] == pytest.approx(4 * curves[1]["flops"]), "every network of a step is counted"
     settings = {"search": "local", "evaluations": 8, "test_split": "valid"}
     front = read(run("pareto", tmp_path, trained, texts, **settings), "pareto")
-    assert front["measured"] == 8 and front["evaluations"][0]["bpb"] == front["full"]
+    assert front["measured"] == 8 and front["evaluations"][0]["loss"] == front["full"]
     assert front["full"] == pytest.approx(bpb(trained, texts), rel=1e-6)
     out = run("search", tmp_path, trained, texts, search="nsga2", evaluations=6, bins=[(0.5, 0.9)])
     best = read(out, "search")["chosen"]
     assert sum(t.numel() for t in tensors(out).values()) == best["parameters"]
-    assert bpb(out, texts) == pytest.approx(best["bpb"], rel=1e-5), "the cut computes what the mask did"
+    assert bpb(out, texts) == pytest.approx(best["loss"], rel=1e-5), "the cut computes what the mask did"
     assert resolve(out).config["intermediate_size"] == best["sizes"]["units"]
     heads = {one["sizes"]["heads"] for one in read(out, "search")["evaluations"]}
     assert 3 not in heads, "transformers has no Llama of 3 heads and a hidden size of 32"
@@ -88,7 +88,7 @@ def test_masked_layers_become_zeros(family: str, texts: Path, tmp_path: Path) ->
         run("search", tmp_path, source, texts, evaluations=3, **settings)
     out = run("search", tmp_path, source, texts, evaluations=3, export="masked", **settings)
     report = read(out, "search")
-    assert bpb(out, texts) == pytest.approx(report["chosen"]["bpb"], rel=1e-5)
+    assert bpb(out, texts) == pytest.approx(report["chosen"]["loss"], rel=1e-5)
     before, after = tensors(source), tensors(out)
     assert {n: t.shape for n, t in after.items()} == {n: t.shape for n, t in before.items()}
     changed = [n for n, t in after.items() if not torch.equal(t, before[n])]
@@ -103,7 +103,7 @@ def test_a_ranking_puts_the_largest_weights_first(texts: Path, tmp_path: Path) -
     for order in ("first", "magnitude", {"name": "magnitude", "reverse": True}):
         masks = MASKS | {"layers": [2], "heads": [4], "units": [8], "importance": order}
         numbers = run("pareto", tmp_path, source, texts, masks=masks, search="random", evaluations=1)
-        found[str(order)] = read(numbers, "pareto")["evaluations"][0]["bpb"]
+        found[str(order)] = read(numbers, "pareto")["evaluations"][0]["loss"]
     assert len(set(found.values())) == 3
     masks = {"heads": [4], "units": [8], "layers": [2], "importance": "magnitude"}
     settings = {"masks": masks, "search": "random", "evaluations": 1, "bins": [(0.1, 1)]}

@@ -66,7 +66,7 @@ def test_evolution_finds_better_ones_than_chance() -> None:
     best = {}
     for way, settings in (("random", {}), ("evolution", {"crossover": 0.3})):
         runs = [searched(way, wide, within=within, budget=24, seed=seed, **settings)[0] for seed in range(6)]
-        best[way] = np.mean([min(one.bpb for one in run.asked.values()) for run in runs])
+        best[way] = np.mean([min(one.loss for one in run.asked.values()) for run in runs])
     assert best["evolution"] < best["random"]
 
 
@@ -97,7 +97,7 @@ def test_local_search_begins_with_the_corners_and_stays_near_the_front() -> None
     measure = loss_of(SPACE)
     for number, sizes in enumerate(questions[3:-1], 3):
         before = list(dict.fromkeys(questions[:number]))
-        points = np.array([[measure(s).bpb, SPACE.parameters(s)] for s in before])
+        points = np.array([[measure(s).loss, SPACE.parameters(s)] for s in before])
         front = [before[i] for i in fronts(points)[0]]
         assert any(sum(a != b for a, b in zip(sizes, member)) == 1 for member in front)
 
@@ -107,7 +107,7 @@ def test_nsga_sorts_by_front_and_keeps_each_once() -> None:
     members = list(context.asked)
     ordered = sorted_members(context, [*members, *members[:5]])
     assert sorted(ordered) == sorted(members)
-    points = np.array([[context.asked[s].bpb, context.asked[s].parameters] for s in members])
+    points = np.array([[context.asked[s].loss, context.asked[s].parameters] for s in members])
     level = {members[i]: number for number, front in enumerate(fronts(points)) for i in front}
     assert [level[s] for s in ordered] == sorted(level.values())
     assert len(set(level.values())) > 1

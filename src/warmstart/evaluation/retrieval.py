@@ -67,7 +67,7 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, *, block: int = 1024) -> 
         candidates: `(n, d)`.
         block: Queries compared at a time; memory is `block * n` numbers.
     """
-    left, right = _unit(queries), _unit(candidates)
+    left, right = unit(queries), unit(candidates)
     out = np.empty(len(left), dtype=np.int64)
     for start in range(0, len(left), block):
         scores = left[start : start + block] @ right.T
@@ -136,15 +136,20 @@ def pooled(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Mean of the encoder's last hidden states over unmasked positions, `(B, d)`; differentiable."""
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in inputs.items()}
-    hidden = model.base_model(**inputs).last_hidden_state
-    weights = inputs["attention_mask"].to(hidden.dtype)[:, :, None]
+    return mean_over(model.base_model(**inputs).last_hidden_state, inputs["attention_mask"])
+
+
+def mean_over(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean of hidden states `(B, L, d)` over the places of a mask `(B, L)`, `(B, d)`; differentiable."""
+    weights = mask.to(hidden.dtype)[:, :, None]
     total: Tensor = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
     return total
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors `(n, d)` of length one in float64; a zero vector stays one."""
     wide = vectors.astype(np.float64)
     if not np.isfinite(wide).all():
-        raise UserError("some vectors hold numbers that are not finite", where="retrieval")
+        raise UserError("some vectors hold numbers that are not finite", where="sentence vectors")
     length = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)

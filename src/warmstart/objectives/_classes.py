@@ -1,18 +1,16 @@
-"""Classifying texts by labels, by what a teacher says of them, or both: blocks and objective."""
+"""Classifying texts by labels, by what a teacher says of them, or both: the objective."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from warmstart.corpus.text_rows import TextRows
 from warmstart.foundation.settings import Settings
 from warmstart.objectives._base import BatchShape, Objective
+from warmstart.objectives._numbered import encoder_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,35 +32,6 @@ class ClassLossSettings(Settings):
     """T, by which logits are divided before teacher and student are compared."""
     mixing: float = Field(default=0.5, gt=0, lt=1)
     """Teacher's share in `symmetric-kl` and `jensen-shannon`."""
-
-
-@dataclass(frozen=True)
-class ClassTexts(TextRows):
-    """Texts with their number and class.
-
-    Attributes:
-        rows: `(N, 2, L)` int32: token ids, filled up with -1; and behind them the number of the text and its
-            class, -1 for none.
-    """
-
-
-def class_texts(
-    texts: Sequence[str], classes: np.ndarray, tokenizer: PreTrainedTokenizerBase, *, length: int
-) -> ClassTexts:
-    """Cut texts into tokens, with the special ones of the tokenizer.
-
-    Args:
-        texts: Longer ones lose their end.
-        classes: `(N,)`, -1 for a text without a label.
-        tokenizer: Of the student.
-        length: Tokens of a block, at least 2.
-    """
-    found = np.full((len(texts), 2, length), -1, dtype=np.int32)
-    encoded = tokenizer(list(texts), truncation=True, max_length=length, return_attention_mask=False)
-    for row, ids in zip(found, encoded["input_ids"], strict=True):
-        row[0, : len(ids)] = ids
-    found[:, 1, 0], found[:, 1, 1] = np.arange(len(texts)), classes
-    return ClassTexts(found)
 
 
 class Classes(Objective):
@@ -97,22 +66,12 @@ class Classes(Objective):
         return BatchShape(tokens, predicted=0.0)
 
     def collate(self, blocks: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, (B, L'), `labels`, (B,), and the teacher's logits `taught`.
-
-        L' is the length of the longest text.
-        """
+        """`input_ids` and `attention_mask`, (B, L'), `labels`, (B,), and the teacher's logits `taught`."""
         import torch
 
-        ids = torch.from_numpy(np.ascontiguousarray(blocks[:, 0]))
-        mask = ids >= 0
-        width = int(mask.sum(1).max())
-        pad = self.tokenizer.pad_token_id or 0
-        classes = torch.from_numpy(np.ascontiguousarray(blocks[:, 1, 1]))
-        batch = {
-            "input_ids": torch.where(mask, ids, pad)[:, :width],
-            "attention_mask": mask[:, :width].long(),
-            "labels": classes.masked_fill(classes < 0, -100),
-        }
+        classes = torch.from_numpy(np.ascontiguousarray(blocks[:, 1, 1])).long()
+        batch = encoder_inputs(blocks, self.tokenizer)
+        batch["labels"] = classes.masked_fill(classes < 0, -100)
         if self._taught is not None:
             batch["taught"] = torch.from_numpy(self._taught[blocks[:, 1, 0]])
         return batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from warmstart.shape.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from warmstart.checkpoint import Checkpoint
+    from warmstart.shape.search.judges import Judge
     from warmstart.shape.search.subnetworks import Networks
 
 
@@ -20,7 +21,8 @@ class SearchingStep(SearchSettings):
     source: str = Field(min_length=1)
     """Checkpoint whose sub-networks are meant: folder, hub id, `name@revision`, named source or `${step}`."""
     corpus: CorpusSettings
-    """Text by which parts are judged (`train`) and sub-networks measured (`eval_split`)."""
+    """Text by which parts are judged (`train`) and sub-networks measured (`eval_split`): by bits per byte or,
+    of encoders without a head, by the order of similarities between its documents."""
     eval_split: Literal["valid", "test"] = "valid"
     """Part of the corpus on which sub-networks are measured."""
     eval_max_bytes: int = Field(default=32768, gt=0)
@@ -38,35 +40,29 @@ class SearchingStep(SearchSettings):
 def open_networks(settings: SearchingStep, source: Checkpoint) -> Networks:
     """The sub-networks of a step's checkpoint, ready to be measured."""
     from warmstart.corpus import open_corpus
-    from warmstart.foundation.errors import UserError
     from warmstart.recipes.training_step import held_out_sample
     from warmstart.shape.calibration import calibrate
+    from warmstart.shape.search.judges import BitsPerByte, Disagreement
     from warmstart.shape.search.masked_networks import MaskedNetworks
     from warmstart.shape.search.subnetworks import SubNetworks
     from warmstart.shape.stored import Stored
 
-    if source.base_only:
-        raise UserError(
-            "this is an encoder without a masked-language-model head, so its sub-networks predict no words",
-            where=settings.source,
-            fix="train it on text first (`warmstart train`), which gives it a head",
-        )
     stored, corpus = Stored(source), open_corpus(settings.corpus)
-    kind = SubNetworks if settings.masks is None else MaskedNetworks
-    return kind(
-        stored,
-        calibrate(
-            source,
-            corpus,
-            tokens=settings.calibration_tokens,
-            block_size=settings.block_size,
-            batch_size=settings.per_device_calibration_batch_size,
-            bf16=settings.bf16,
-            seed=settings.seed,
-        ),
-        settings,
-        tokenizer=source.load_tokenizer(),
-        task=source.task,
-        texts=held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes),
-        context_length=settings.block_size,
+    calibration = calibrate(
+        source,
+        corpus,
+        tokens=settings.calibration_tokens,
+        block_size=settings.block_size,
+        batch_size=settings.per_device_calibration_batch_size,
+        bf16=settings.bf16,
+        seed=settings.seed,
     )
+    texts = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
+    given = source.load_tokenizer(), texts
+    options: dict[str, Any] = {"context_length": settings.block_size, "bf16": settings.bf16}
+    if source.base_only:
+        judge: Judge = Disagreement(*given, source=calibration.model, **options)
+    else:
+        judge = BitsPerByte(*given, task=source.task, **options)
+    kind = SubNetworks if settings.masks is None else MaskedNetworks
+    return kind(stored, calibration, settings, judge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +32,7 @@ class _Place(NamedTuple):
 
 
 def calibrated_factors(
-    reshape: Reshape, calibration: Calibration, read: Read
+    reshape: Reshape, calibration: Calibration, read: Read, names: Collection[str] | None = None
 ) -> dict[str, dict[int | None, float]]:
     """The factors of a surgery, with those under which linear modules write with the spread of the old ones.
 
@@ -45,6 +46,7 @@ def calibrated_factors(
         reshape: The surgery, whose own shares and factors are where the search starts.
         calibration: The old model and its text.
         read: Gives old tensors by canonical name.
+        names: Canonical names of what is stored; all where not given.
 
     Raises:
         UserError: Experts, and models that transformers holds otherwise than it stores them.
@@ -53,8 +55,8 @@ def calibrated_factors(
         raise UserError(
             f"a {reshape.new.model_type} cannot be rescaled by calibration", fix="take rescale: sqrt"
         )
-    model = cut_model(reshape, calibration.model, read)
-    found = list(_places(reshape, calibration, model))
+    model = cut_model(reshape, calibration.model, read, names)
+    found = [p for p in _places(reshape, calibration, model) if _is_stored(reshape, p.name, names)]
     heads = [_Head.of(reshape, reader) for reader in (calibration.model, model)]
     logs: dict[str, list[float]] = defaultdict(list)
     for batch in calibration.batches:
@@ -78,8 +80,18 @@ def calibrated_factors(
     return merged
 
 
-def cut_model(reshape: Reshape, model: PreTrainedModel, read: Read) -> PreTrainedModel:
-    """The model that a surgery makes, in memory, of the class of the old one."""
+def cut_model(
+    reshape: Reshape, model: PreTrainedModel, read: Read, names: Collection[str] | None = None
+) -> PreTrainedModel:
+    """The model that a surgery makes, in memory, of the class of the old one.
+
+    Args:
+        reshape: The surgery.
+        model: The old model.
+        read: Gives old tensors by canonical name.
+        names: Canonical names of what is stored; all where not given. What is not, the head of a bare
+            encoder, is drawn anew.
+    """
     import torch
 
     known = reshape.old.config
@@ -93,10 +105,15 @@ def cut_model(reshape: Reshape, model: PreTrainedModel, read: Read) -> PreTraine
     if not reshape.new.tied and head is not None and head.weight is rows.weight:  # T5 builds tied ones only
         head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
     own = fresh.state_dict()
-    names = [name for name, spec in reshape.new.tensors.items() if name in own and spec.tied_to is None]
-    fresh.load_state_dict({name: reshape.tensor(name, read) for name in names}, strict=False)
+    made = [name for name, spec in reshape.new.tensors.items() if name in own and spec.tied_to is None]
+    kept = {name: reshape.tensor(name, read) for name in made if _is_stored(reshape, name, names)}
+    fresh.load_state_dict(kept, strict=False)
     moved: PreTrainedModel = fresh.to(model.device)
     return moved
+
+
+def _is_stored(reshape: Reshape, name: str, names: Collection[str] | None) -> bool:
+    return names is None or reshape.origin(reshape.new.tensors[name]).name in names
 
 
 def _places(reshape: Reshape, calibration: Calibration, model: PreTrainedModel) -> list[_Place]:

@@ -117,7 +117,7 @@ def shrink(
         fitted = refit_outputs(reshape, calibrate("refit"), read, ridge=settings.ridge, toward=settings.refit)
         reshape = replace(reshape, made=fitted)
     if settings.rescale == "calibrated" and resized:
-        factors = calibrated_factors(reshape, calibrate("rescale: calibrated"), read)
+        factors = calibrated_factors(reshape, calibrate("rescale: calibrated"), read, names)
         reshape = replace(reshape, factors=factors)
     return reshape
 

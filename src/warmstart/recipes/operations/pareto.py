@@ -34,20 +34,21 @@ def pareto_step(settings: ParetoStep, folder: Path, runner: Runner) -> None:
     from warmstart.corpus import open_corpus
     from warmstart.recipes.searching import open_networks
     from warmstart.recipes.training_step import held_out_sample
-    from warmstart.shape.search.evaluations import WORST, summary
+    from warmstart.shape.search.evaluations import summary
     from warmstart.shape.search.run import front_of, report, search
 
     source = resolve(settings.source, trust_remote_code=settings.trust_remote_code)
     networks = open_networks(settings, source)
-    found, whole = search(networks, settings, state=folder / "evaluations.json"), networks.whole
+    found = search(networks, settings, state=folder / "evaluations.json")
+    whole, worst = networks.whole, networks.judge.worst
     documents = open_corpus(settings.corpus).documents(settings.test_split)
     texts = held_out_sample(documents, settings.eval_max_bytes)
-    tested = [networks.measure(sizes, texts) for sizes in front_of(found, whole)]
+    tested = [networks.measure(sizes, texts) for sizes in front_of(networks, found)]
     text = report(networks, found)
     numbers = {
-        "hypervolume": summary(tested, whole)["hypervolume"],
-        "full": networks.measure(networks.space.full, texts).bpb,
-        "half": min([one.bpb for one in tested if one.parameters <= whole / 2], default=WORST),
+        "hypervolume": summary(tested, whole, worst)["hypervolume"],
+        "full": networks.measure(networks.space.full, texts).loss,
+        "half": min([one.loss for one in tested if one.parameters <= whole / 2], default=worst),
         "smallest": min(one.parameters for one in tested),
         "measured": len(text["evaluations"]),
         "searched_hypervolume": text.pop("hypervolume"),

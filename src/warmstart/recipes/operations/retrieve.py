@@ -38,11 +38,12 @@ def retrieve_step(settings: RetrieveSettings, folder: Path, runner: Runner) -> N
     `accuracy` is that of the second texts looking for the first ones, `accuracy_back` the other way.
     """
     from warmstart.evaluation.retrieval import retrieval
-    from warmstart.recipes.distil import read_pairs, vectors_of
+    from warmstart.recipes.sentence_vectors import read_pairs, vectors_of
 
     _, second = read_pairs(settings.parallel, settings.split, settings.max_pairs)
-    shared = settings.model_dump(include={"parallel", "split", "max_pairs", "max_length"})
-    first = runner.step("embed", shared | {"source": settings.other or settings.source})
+    shared = settings.model_dump(include={"parallel", "split", "max_length"})
+    asked = shared | {"source": settings.other or settings.source, "max_sentences": settings.max_pairs}
+    first = runner.step("embed", asked)
     left = np.load(first / "vectors.npy")
     right = vectors_of(settings.source, second, max_length=settings.max_length, bf16=False)
     with atomic_folder(folder / "output", replace=True) as output:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -40,7 +40,7 @@ def search_step(settings: SearchStep, folder: Path, runner: Runner) -> None:
     """Search the sub-networks of a checkpoint for those with the lowest held-out loss, bin by bin.
 
     The artifact is the best sub-network as a checkpoint, and `search.json`: all evaluations, the Pareto front
-    of bits per byte and parameters, and the tokens and seconds that it cost. What was measured is kept while
+    of loss and parameters, and the tokens and seconds that it cost. What was measured is kept while
     the step works; interrupted, it goes on to the same end.
     """
     from warmstart.checkpoint import resolve
@@ -67,18 +67,19 @@ def search_step(settings: SearchStep, folder: Path, runner: Runner) -> None:
             found[number].best,
             folder / "output" if first else folder / "output" / f"bin-{number + 1}",
             settings=settings,
-            measured=_measured(found, number, text["cost"]),
+            measured=_measured(found, number, text),
         )
     (folder / "output" / "search.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
-def _measured(found: Sequence[Searched], number: int, cost: dict[str, float]) -> dict[str, float]:
+def _measured(found: Sequence[Searched], number: int, text: dict[str, Any]) -> dict[str, float]:
     """What the lineage says of the best sub-network of a bin."""
     asked = found[number].asked
-    losses = sorted(one.bpb for one in asked.values())
+    unit = text["loss"]
+    losses = sorted(one.loss for one in asked.values())
     return {
-        "bits per byte": asked[found[number].best].bpb,
-        "bits per byte of the median sub-network": losses[len(losses) // 2],
+        unit: asked[found[number].best].loss,
+        f"{unit} of the median sub-network": losses[len(losses) // 2],
         "sub-networks measured": len(asked),
-        **{f"search {name}": value for name, value in cost.items()},
+        **{f"search {name}": value for name, value in text["cost"].items()},
     }

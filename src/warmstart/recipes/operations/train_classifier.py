@@ -106,7 +106,8 @@ def train_classifier_step(settings: TrainClassifierSettings, folder: Path, runne
     from warmstart.checkpoint import resolve
     from warmstart.checkpoint.classifier import open_classifier
     from warmstart.corpus.labelled import labelled, labelled_fingerprint
-    from warmstart.objectives._classes import Classes, class_texts
+    from warmstart.objectives._classes import Classes
+    from warmstart.objectives._numbered import numbered_texts
     from warmstart.training import train
 
     weights = _checked(settings)
@@ -123,7 +124,7 @@ def train_classifier_step(settings: TrainClassifierSettings, folder: Path, runne
     outcome = train(
         model,
         tokenizer,
-        class_texts(found.texts, found.classes, tokenizer, length=settings.block_size),
+        numbered_texts(found.texts, tokenizer, length=settings.block_size, classes=found.classes),
         settings.loop(),
         folder / "run",
         evaluate=_evaluate(settings, tokenizer, held, labels),

@@ -14,9 +14,6 @@ from warmstart.foundation.files import write_atomic
 from warmstart.shape.search.pareto import fronts, hypervolume
 from warmstart.shape.search.space import Sizes
 
-WORST = 8.0
-"""Bits per byte of someone who knows nothing; the reference of the hypervolume."""
-
 
 class Evaluation(BaseModel):
     """One sub-network as it is, untrained."""
@@ -27,8 +24,8 @@ class Evaluation(BaseModel):
     """Its sizes by configuration keys."""
     parameters: int
     """What its checkpoint stores."""
-    bpb: float
-    """Bits per byte of held-out text."""
+    loss: float
+    """On held-out text, as the search judges."""
     tokens: int = 0
     """Tokens predicted for it."""
     seconds: float = 0.0
@@ -74,19 +71,20 @@ class Evaluations:
             write_atomic(self._file, json.dumps(kept))
 
 
-def points_of(found: list[Evaluation], whole: int) -> np.ndarray:
-    """What is to be small, `(n, 2)`: bits per byte as a share of 8, parameters as a share of the source's."""
-    return np.array([[one.bpb / WORST, one.parameters / whole] for one in found], dtype=float).reshape(-1, 2)
+def points_of(found: list[Evaluation], whole: int, worst: float) -> np.ndarray:
+    """What is to be small, `(n, 2)`: loss as a share of the worst, parameters as a share of the source's."""
+    return np.array([[one.loss / worst, one.parameters / whole] for one in found], dtype=float).reshape(-1, 2)
 
 
-def summary(found: list[Evaluation], whole: int) -> dict[str, Any]:
-    """The Pareto front of bits per byte and parameters, smallest first, and its hypervolume in [0, 1].
+def summary(found: list[Evaluation], whole: int, worst: float) -> dict[str, Any]:
+    """The Pareto front of loss and parameters, smallest first, and its hypervolume in [0, 1].
 
     Args:
         found: All evaluations.
         whole: Parameters of the source.
+        worst: Loss of someone who knows nothing.
     """
-    points = points_of(found, whole)
+    points = points_of(found, whole, worst)
     best = [found[i] for front in fronts(points)[:1] for i in front]
     front = sorted(best, key=lambda one: one.parameters)
     return {

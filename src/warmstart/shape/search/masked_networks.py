@@ -16,6 +16,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.shape.calibration import Calibration, given
 from warmstart.shape.importance import Scores, importances
 from warmstart.shape.reshape import Read, Reshape
+from warmstart.shape.search.judges import Judge
 from warmstart.shape.search.masks import Kept, MaskSpace, masked
 from warmstart.shape.search.settings import SearchSettings
 from warmstart.shape.search.space import Sizes
@@ -44,9 +45,9 @@ class MaskedNetworks(Networks):
     space: MaskSpace
 
     def __init__(
-        self, stored: Stored, calibration: Calibration, settings: SearchSettings, **given: Any
+        self, stored: Stored, calibration: Calibration, settings: SearchSettings, judge: Judge
     ) -> None:
-        super().__init__(stored, calibration, settings, **given)
+        super().__init__(stored, calibration, settings, judge)
         assert settings.masks is not None
         masks, names = settings.masks, stored.names.keys()
         if settings.export == "uniform" and masks.granularity == "medium":

@@ -35,7 +35,7 @@ class Searched:
     @property
     def best(self) -> Sizes:
         """The sub-network with the lowest loss; of equal ones the smaller."""
-        return min(self.asked, key=lambda sizes: (self.asked[sizes].bpb, self.asked[sizes].parameters))
+        return min(self.asked, key=lambda sizes: (self.asked[sizes].loss, self.asked[sizes].parameters))
 
 
 def search(
@@ -64,13 +64,14 @@ def _one(
 ) -> Searched:
     way, own = searches.choose(settings.search, where="search")
     rng = np.random.default_rng([settings.seed, number])
-    context = SearchContext(networks.space, within, rng, settings.evaluations, known)
+    context = SearchContext(networks.space, within, rng, settings.evaluations, known, networks.judge.worst)
+    unit = networks.judge.unit
     words = "sub-networks" if within == EVERYTHING else f"sub-networks of {within}"
     with progress(words, settings.evaluations) as bar:
 
         def measure(sizes: Sizes) -> Evaluation:
             one = known(sizes)
-            bar.update(len(context.asked) + 1, f"{one.parameters:,} parameters  {one.bpb:.3f} bits per byte")
+            bar.update(len(context.asked) + 1, f"{one.parameters:,} parameters  {one.loss:.3f} {unit}")
             return one
 
         context.measure = measure
@@ -79,10 +80,10 @@ def _one(
     return Searched(within, context.asked)
 
 
-def front_of(found: Sequence[Searched], whole: int) -> list[Sizes]:
+def front_of(networks: Networks, found: Sequence[Searched]) -> list[Sizes]:
     """The sub-networks that no other one dominates, in the order in which they were found."""
     every = {sizes: one for each in found for sizes, one in each.asked.items()}
-    best = fronts(points_of(list(every.values()), whole))[0]
+    best = fronts(points_of(list(every.values()), networks.whole, networks.judge.worst))[0]
     return [sizes for number, sizes in enumerate(every) if number in set(best.tolist())]
 
 
@@ -107,7 +108,8 @@ def report(networks: Networks, found: Sequence[Searched], chosen: Sizes | None =
             for end, each in zip(ends, found, strict=True)
         ],
         "chosen": every[chosen].model_dump() if chosen is not None else None,
-        **summary(list(every.values()), whole),
+        "loss": networks.judge.unit,
+        **summary(list(every.values()), whole, networks.judge.worst),
         "cost": cost(networks, every),
         "evaluations": [one.model_dump() for one in every.values()],
     }

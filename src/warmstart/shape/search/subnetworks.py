@@ -19,6 +19,7 @@ from warmstart.shape.importance import ImportanceContext, Scores, importances
 from warmstart.shape.rescale import cut_model
 from warmstart.shape.reshape import Reshape
 from warmstart.shape.search.evaluations import Evaluation
+from warmstart.shape.search.judges import Judge
 from warmstart.shape.search.settings import SearchSettings
 from warmstart.shape.search.space import Choices, Sizes, Space
 from warmstart.shape.shrink import ShrinkSettings, shrink
@@ -27,8 +28,6 @@ from warmstart.shape.stored import Stored, write_reshaped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from warmstart.foundation.tasks import Task
 
 
 @dataclass
@@ -89,10 +88,7 @@ class Networks:
         stored: The model's files.
         calibration: The model and the text by which its parts are judged.
         settings: Which sub-networks, and how they are made.
-        tokenizer: Of the model.
-        task: Of the model.
-        texts: Held-out texts.
-        context_length: Tokens that a sub-network sees at once.
+        judge: What makes one better than another.
     """
 
     space: Choices
@@ -103,20 +99,14 @@ class Networks:
         stored: Stored,
         calibration: Calibration,
         settings: SearchSettings,
-        *,
-        tokenizer: Any,
-        task: Task,
-        texts: Sequence[str],
-        context_length: int,
+        judge: Judge,
     ) -> None:
         if stored.anatomy.table.two_layouts:
             raise UserError(
                 f"a {stored.anatomy.model_type} is held otherwise than it is stored, and cannot be searched",
                 fix="cut it with `warmstart shrink`",
             )
-        self.stored, self.calibration, self.settings = stored, calibration, settings
-        self._tokenizer, self._task, self._texts = tokenizer, task, texts
-        self._context_length = context_length
+        self.stored, self.calibration, self.settings, self.judge = stored, calibration, settings, judge
 
     @property
     def whole(self) -> int:
@@ -139,29 +129,20 @@ class Networks:
         raise NotImplementedError
 
     def measure(self, sizes: Sizes, texts: Sequence[str] | None = None) -> Evaluation:
-        """Bits per byte of the held-out texts under a sub-network, with what it cost to know them.
+        """Loss of a sub-network on held-out texts, with what it cost to know it.
 
         Args:
             sizes: Which one.
             texts: Other texts than those of the search.
         """
-        from warmstart.evaluation import bits_per_byte
-
         started = time.perf_counter()
         with self.reading(sizes) as model:
-            found = bits_per_byte(
-                model,
-                self._tokenizer,
-                self._texts if texts is None else texts,
-                task=self._task,
-                context_length=self._context_length,
-                bf16=self.settings.bf16,
-            )
+            loss, tokens = self.judge(model, texts)
         return Evaluation(
             sizes=self.space.named(sizes),
             parameters=self.space.parameters(sizes) or 0,
-            bpb=found.bpb,
-            tokens=found.tokens,
+            loss=loss,
+            tokens=tokens,
             seconds=round(time.perf_counter() - started, 4),
         )
 
@@ -176,9 +157,9 @@ class SubNetworks(Networks):
     space: Space
 
     def __init__(
-        self, stored: Stored, calibration: Calibration, settings: SearchSettings, **given: Any
+        self, stored: Stored, calibration: Calibration, settings: SearchSettings, judge: Judge
     ) -> None:
-        super().__init__(stored, calibration, settings, **given)
+        super().__init__(stored, calibration, settings, judge)
         self.space = Space(stored.anatomy, settings.space, fixed=settings.to, names=stored.names.keys())
         self.known = KnownScores(stored, calibration, settings.importance, settings.seed)
 
@@ -203,7 +184,9 @@ class SubNetworks(Networks):
         if self.space.is_source(sizes):
             yield self.calibration.model
         else:
-            yield cut_model(self.surgery(sizes), self.calibration.model, self.stored.read)
+            yield cut_model(
+                self.surgery(sizes), self.calibration.model, self.stored.read, self.stored.names.keys()
+            )
 
     def export(self, sizes: Sizes, out: Path, *, settings: Any, measured: Mapping[str, Any]) -> None:
         """Write a sub-network as `shrink` would."""

@@ -14,7 +14,7 @@ import numpy as np
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.registry import Registry
 from warmstart.shape.search.bins import Bin
-from warmstart.shape.search.evaluations import Evaluation
+from warmstart.shape.search.evaluations import Evaluation, points_of
 from warmstart.shape.search.space import Choices, Sizes
 
 ENUMERATED = 512
@@ -39,6 +39,7 @@ class SearchContext:
         rng: The only source of randomness.
         budget: How many different sub-networks may be evaluated.
         measure: Evaluates one.
+        worst: Loss of someone who knows nothing.
         asked: Everything evaluated so far, in order.
     """
 
@@ -47,6 +48,7 @@ class SearchContext:
     rng: np.random.Generator
     budget: int
     measure: Callable[[Sizes], Evaluation]
+    worst: float = 1.0
     asked: dict[Sizes, Evaluation] = field(default_factory=dict)
     _questions: int = 0
     _members: dict[Bin, list[Sizes]] = field(default_factory=dict)
@@ -66,6 +68,10 @@ class SearchContext:
         if new:
             self.asked[sizes] = self.measure(sizes)
         return self.asked[sizes]
+
+    def points(self, found: list[Evaluation]) -> np.ndarray:
+        """What is to be small, `(n, 2)`: loss and parameters, the latter as shares of the largest of them."""
+        return points_of(found, max(one.parameters for one in found), self.worst)
 
     def allowed(self, sizes: Sizes, within: Bin | None = None) -> bool:
         """Whether the family can have these sizes, and their parameters are in the bin."""

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
-from warmstart.shape.search.evaluations import Evaluation, points_of
+from warmstart.shape.search.evaluations import Evaluation
 from warmstart.shape.search.pareto import ranked
 from warmstart.shape.search.space import Sizes
 from warmstart.shape.search.ways import SearchContext, searches
@@ -68,10 +68,10 @@ def _parent(settings: EvolutionSettings, context: SearchContext, living: deque[S
     count = min(settings.sample_size, len(living))
     drawn = [living[i] for i in context.rng.choice(len(living), count, replace=False)]
     found = [context.asked[sizes] for sizes in drawn]
-    return drawn[_best(settings, found)]
+    return drawn[_best(settings, context, found)]
 
 
-def _best(settings: EvolutionSettings, found: list[Evaluation]) -> int:
+def _best(settings: EvolutionSettings, context: SearchContext, found: list[Evaluation]) -> int:
     if settings.best == "pareto":
-        return int(ranked(points_of(found, max(one.parameters for one in found)))[0])
-    return min(range(len(found)), key=lambda i: found[i].bpb)
+        return int(ranked(context.points(found))[0])
+    return min(range(len(found)), key=lambda i: found[i].loss)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from warmstart.foundation.settings import Settings
-from warmstart.shape.search.evaluations import points_of
 from warmstart.shape.search.pareto import fronts
 from warmstart.shape.search.space import Sizes
 from warmstart.shape.search.ways import SearchContext, searches
@@ -34,6 +33,6 @@ def local(settings: Settings, context: SearchContext) -> None:
     while True:
         known = list(context.asked)
         found = list(context.asked.values())
-        best = fronts(points_of(found, max(one.parameters for one in found)))[0]
+        best = fronts(context.points(found))[0]
         chosen = known[best[context.rng.integers(len(best))]]
         context.evaluate(context.child(partial(context.mutated, chosen)))

@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 
 from warmstart.foundation.settings import Settings
-from warmstart.shape.search.evaluations import points_of
 from warmstart.shape.search.pareto import ranked
 from warmstart.shape.search.space import Sizes
 from warmstart.shape.search.ways import SearchContext, searches
@@ -56,7 +55,7 @@ def _sorted(context: SearchContext, members: list[Sizes]) -> list[Sizes]:
     """Each once, best first."""
     members = list(dict.fromkeys(members))
     found = [context.asked[sizes] for sizes in members]
-    order = ranked(points_of(found, max(one.parameters for one in found)))
+    order = ranked(context.points(found))
     return [members[i] for i in order]
 
 
