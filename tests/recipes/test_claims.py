@@ -60,6 +60,8 @@ ARMS = [BASE, FAST, NEVER]
         (OrderClaim(text="", better="scratch", worse="never", at="start", margin=-0.1), True),
         (OrderClaim(text="", better="scratch", worse="never", at=0.5), True),
         (OrderClaim(text="", better="fast", worse="never", at="mean"), True),
+        (OrderClaim(text="", better="fast", worse="never", over=("fast", "scratch")), True),
+        (OrderClaim(text="", better="fast", worse="scratch", over=("fast", "never")), False),
     ],
 )
 def test_claims_can_hold_and_fail(claim: SavingClaim | OrderClaim, holds: bool) -> None:
@@ -171,3 +173,17 @@ def test_an_unknown_measure_is_named() -> None:
     claim = MeasureClaim(text="", measure="probe.acuracy", better="good", worse="bad")
     with pytest.raises(UserError, match=r"probe\.accuracy"):
         judge([claim], [GOOD, BAD], "bad")
+
+
+@pytest.mark.parametrize(("within", "holds"), [(0.02, True), (0.01, False), (0, False)])
+def test_a_number_may_have_to_be_met(within: float, holds: bool) -> None:
+    found = interval([100.0, 101.5, 99.0])
+    made = BASE.model_copy(update={"measures": {"plan.days": Measured(start=found, final=found)}})
+    claim = MeasureClaim(text="", measure="plan.days", better="scratch", worse=100, within=within)
+    (decided,) = judge([claim], [made], "scratch")
+    assert decided.holds is holds and "within" in decided.measured, "every seed must be that near"
+
+
+def test_arms_of_an_interaction_are_known() -> None:
+    claim = OrderClaim(text="", better="a", worse="b", over=("c", "d"))
+    assert arms_of([claim]) == {"a", "b", "c", "d"}

@@ -96,3 +96,20 @@ def test_mistakes_are_one_sentence(words: list[str], said: str, model: str):
     assert done.code == 2
     assert said in done.err
     assert done.err.count("\n") == 1 and not done.out
+
+
+def test_the_step_tells_the_numbers_of_the_command(tmp_path: Path, model: str):
+    from warmstart.recipes.runner import Runner
+
+    given = {"hardware": "a100-80gb", "devices": 4, "batch_size": 32}
+    output = Runner(tmp_path / "cache").step("plan", given | {"source": model})
+    told = json.loads((output / "plan.json").read_text())
+    words = ["plan", model, "--hardware", "a100-80gb", "--devices", "4", "--batch-size", "32", "--json"]
+    found = json.loads(call(*words).out)
+    assert told["plan"] == found
+    assert told["parameters"] == found["model"]["parameters"]["total"]
+    assert told["days"] == found["layouts"][0]["days"] and told["tensor"] == 1
+    other = Runner(tmp_path / "cache").step(
+        "plan", given | {"source": model, "config": {"model_type": "gpt2"}}
+    )
+    assert json.loads((other / "plan.json").read_text())["plan"]["model"]["family"] == "gpt2"

@@ -43,6 +43,8 @@ class OrderClaim(Settings):
     training tokens (the nearest evaluation point)."""
     margin: float = 0.0
     """By how much `better` must be lower; a negative margin claims 'not worse by more than'."""
+    over: Annotated[tuple[str, str] | None, AddedLater()] = None
+    """Two further arms (better, worse): the gap must be larger than theirs."""
 
 
 class MeasureClaim(Settings):
@@ -71,6 +73,8 @@ class MeasureClaim(Settings):
     """Two further arms (better, worse): the gap must be larger than theirs."""
     near: str | None = None
     """A further arm: `better` must be nearer to it than `worse` is, in either direction."""
+    within: Annotated[float | None, AddedLater()] = None
+    """Instead of an order: with every seed `better` must be this near to `worse`, as a share of the latter."""
 
 
 AnyClaim = Annotated[SavingClaim | OrderClaim | MeasureClaim, Field(discriminator="kind")]
@@ -101,8 +105,9 @@ def arms_of(claims: Iterable[SavingClaim | OrderClaim | MeasureClaim]) -> set[st
             found += [claim.arm, *claim.among] if claim.arm != "best" else claim.among
         else:
             found += [claim.better, claim.worse]
-        if isinstance(claim, MeasureClaim):
-            found += [*(claim.over or ()), *([claim.near] if claim.near else [])]
+            found += claim.over or ()
+        if isinstance(claim, MeasureClaim) and claim.near:
+            found.append(claim.near)
     return {name for name in found if isinstance(name, str)}
 
 
@@ -139,10 +144,16 @@ def _saving(claim: SavingClaim, arms: dict[str, Arm], baseline: str) -> Claim:
 
 def _order(claim: OrderClaim, arms: dict[str, Arm], unit: str) -> Claim:
     better, worse = (_loss(_arm(arms, name), claim.at) for name in (claim.better, claim.worse))
-    holds = _decide([w - b - claim.margin for b, w in zip(better, worse, strict=True)])
+    gaps = [w - b - claim.margin for b, w in zip(better, worse, strict=True)]
+    others = f"{claim.worse} {_mean(worse):.3f}"
+    if claim.over:
+        first, second = (_loss(_arm(arms, name), claim.at) for name in claim.over)
+        gaps = [gap - (s - f) for gap, f, s in zip(gaps, first, second, strict=True)]
+        others += f", and {claim.over[0]} {_mean(first):.3f} against {claim.over[1]} {_mean(second):.3f},"
+    holds = _decide(gaps)
     place = {"start": "before training", "final": "after training", "mean": "on average"}
     where = place.get(str(claim.at), f"at {claim.at} of the tokens")
-    means = f"{claim.better} {_mean(better):.3f} against {claim.worse} {_mean(worse):.3f}"
+    means = f"{claim.better} {_mean(better):.3f} against {others}"
     return Claim(text=claim.text, holds=holds, measured=f"{means} {unit} {where}{_noise(holds)}")
 
 
@@ -170,6 +181,9 @@ def _measure(claim: MeasureClaim, arms: dict[str, Arm]) -> Claim:
         gaps = [gap - sign * (s - f) for gap, f, s in zip(gaps, first, second, strict=True)]
         others += f"; {claim.over[0]} {_mean(first):.4g} against {claim.over[1]} {_mean(second):.4g}"
     holds = _decide(gaps)
+    if claim.within is not None:
+        holds = all(abs(b - w) <= claim.within * abs(w) for b, w in zip(better, worse, strict=True))
+        others += f", asked within {claim.within:.3g} of it"
     means = f"{claim.better} {_mean(better):.4g} {when[claim.at]} against {others}"
     return Claim(text=claim.text, holds=holds, measured=f"{means} ({claim.measure}){_noise(holds)}")
 

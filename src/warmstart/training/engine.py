@@ -90,7 +90,7 @@ class Engine:
             )
         )
         if settings.gradient_checkpointing:
-            trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _recompute(trained, True)
         if settings.torch_compile:
             module.compile(dynamic=False)
         inner = module
@@ -278,10 +278,23 @@ class Engine:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         if self.settings.gradient_checkpointing:
-            self._trained.gradient_checkpointing_disable()
+            _recompute(self._trained, False)
         self.accelerator.free_memory()
 
 
 def _named(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of a `LossModule` under the names that they have in its model; companions keep a prefix."""
     return {name.removeprefix("model."): p for name, p in module.named_parameters()}
+
+
+def _recompute(model: Any, on: bool) -> None:
+    """Activation checkpointing on or off, by the name that this version of transformers has for it."""
+    if not hasattr(model, "activation_checkpointing_enable"):
+        if on:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            model.gradient_checkpointing_disable()
+    elif on:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.activation_checkpointing_disable()
