@@ -288,7 +288,7 @@ def test_it_learns_in_the_loop_and_resumes_exactly(tmp_path: Path) -> None:
         block_size=12,
         per_device_train_batch_size=8,
         learning_rate=5e-3,
-        max_steps=8,
+        max_steps=12,
         eval_points=[0.5],
         save_steps=4,
     )

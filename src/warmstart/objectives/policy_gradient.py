@@ -59,10 +59,11 @@ class PolicyGradient(Causal):
 
     KL is computed exactly at every place of an answer, over the whole vocabulary, not estimated from the
     token that was drawn; that the penalty also depends on which places are reached is left out of the
-    gradient, as usual where it is part of the loss. RLOO puts the log-ratio into the reward instead, which is unbiased and
-    noisier; GRPO's estimator "k3", used as a loss, has in expectation the gradient of `KL(p_ref || p)`, the
-    other direction. All probabilities are those at `temperature`. Dropout is off, when answers are written
-    and when they are learned from; checkpointing of layers, which needs training mode, has no effect.
+    gradient, as usual where it is part of the loss. RLOO puts the log-ratio into the reward instead, which is
+    unbiased and noisier; GRPO's estimator "k3", used as a loss, has in expectation the gradient of
+    `KL(p_ref || p)`, the other direction. All probabilities are those at `temperature`. Dropout is off, when
+    answers are written and when they are learned from; checkpointing of layers, which needs training mode,
+    has no effect.
 
     The reported loss is b KL minus the mean reward: the gradient is not its derivative.
 

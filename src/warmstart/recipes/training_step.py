@@ -78,6 +78,7 @@ def leave(
     measured: Mapping[str, Any] | None = None,
     points: str = "bits per byte",
     also: Callable[[Path], None] | None = None,
+    beside: Callable[[Path], None] | None = None,
 ) -> None:
     """Leave the artifact in `folder/output`: `training.json`, the curve, and with `keep` the checkpoint.
 
@@ -92,6 +93,7 @@ def leave(
         measured: Numbers for the lineage; the ends of the curve, and what training cost, are added.
         points: What the points of the curve are.
         also: Writes what else belongs into the checkpoint's folder.
+        beside: Writes what belongs beside the curve, also without `keep`.
     """
     from warmstart.checkpoint import Lineage, save_checkpoint
 
@@ -119,6 +121,8 @@ def leave(
             if also:
                 also(output)
         (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
+        if beside:
+            beside(output)
 
 
 def finite(measured: Mapping[str, Any]) -> dict[str, Any]:
