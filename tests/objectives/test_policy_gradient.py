@@ -331,3 +331,22 @@ def test_it_learns_in_the_loop_and_resumes_exactly(tmp_path: Path) -> None:
     assert tiny.same_bits(rest.checkpoint, whole.checkpoint)
     cut = run("cut", per_device_train_batch_size=4, gradient_accumulation_steps=2)
     assert cut.curve.final == pytest.approx(whole.curve.final, abs=1e-4), "seeds go with their prompts"
+
+
+def test_tokens_that_cannot_be_written_count_nothing() -> None:
+    """A logit of minus infinity, in both models or in one."""
+    from warmstart.objectives._policy import _Places
+
+    logits = torch.tensor([[0.3, -1.0, -torch.inf, 0.5]], dtype=torch.float64, requires_grad=True)
+    goal = torch.tensor([[0.1, 0.2, -torch.inf, -0.4]], dtype=torch.float64).log_softmax(-1)
+    token, weight = torch.tensor([1]), torch.tensor([0.6], dtype=torch.float64)
+    value: Any = _Places.apply(logits, token, weight, goal.clone(), 0.5, HOT)
+    (found,) = torch.autograd.grad(value, logits)
+    kept = [0, 1, 3]
+    plain = logits.detach()[:, kept].requires_grad_()
+    ours = (plain / HOT).log_softmax(-1)
+    apart = 0.5 * (ours.exp() * (ours - goal[:, kept])).sum()
+    (wanted,) = torch.autograd.grad(apart - 0.6 * ours[0, 1], plain)
+    torch.testing.assert_close(value, apart)
+    torch.testing.assert_close(found[:, kept], wanted)
+    assert found[0, 2] == 0

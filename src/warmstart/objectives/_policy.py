@@ -6,14 +6,14 @@ Shapes: N prompts, S answers to each, K places of all answers together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.evaluation.head import head_inputs, head_logits
 from warmstart.evaluation.sampling import answered
-from warmstart.objectives._divergence import between, log_softmax
+from warmstart.objectives._divergence import log_softmax
 from warmstart.objectives._head_loss import head_loss
 
 
@@ -70,13 +70,49 @@ def policy_loss(
         others.append(said)
 
     def part(logits: Tensor, token: Tensor, weight: Tensor, *said: Tensor) -> Tensor:
-        log_p = log_softmax(logits[:, :tokens], temperature)
-        chosen = log_p.gather(-1, token[:, None])[:, 0]
-        value = -(weight.to(chosen) * (chosen - chosen.detach())).sum()
-        if theirs is None:
-            return value
-        with torch.no_grad():
-            goal = log_softmax(head_logits(theirs, said[0])[:, :tokens], temperature)
-        return value + kl_weight * between(log_p, goal.to(log_p), "reverse-kl").sum()
+        goal = None
+        if theirs is not None:
+            with torch.no_grad():
+                goal = log_softmax(head_logits(theirs, said[0])[:, :tokens], temperature)
+        value: Tensor = _Places.apply(logits[:, :tokens], token, weight, goal, kl_weight, temperature)
+        return value
 
     return head_loss(head, states, part, others)
+
+
+class _Places(torch.autograd.Function):
+    """`b sum KL(p || q)`, whose gradient has that of `- sum A log p(token)` added to it.
+
+    With p of logits z / T: `d KL / dz = p (log p - log q - KL) / T` and `d log p(t) / dz = (onehot - p) / T`,
+    so one pass over the vocabulary makes both.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        token: Tensor,
+        weight: Tensor,
+        goal: Tensor | None,
+        kl_weight: float,
+        temperature: float,
+    ) -> Tensor:
+        log_p = log_softmax(logits, temperature)
+        lowest = torch.finfo(log_p.dtype).min / 8  # so that 0 log 0 is 0
+        weight = weight.to(log_p)[:, None]
+        if goal is None:
+            total, grad = log_p.new_zeros(()), log_p.exp_().mul_(weight)
+        else:
+            p = log_p.clamp_(min=lowest).exp()
+            apart = log_p.sub_(goal.to(log_p).clamp_(min=lowest))
+            divergence = torch.linalg.vecdot(p, apart)[:, None]
+            total = kl_weight * divergence.sum()
+            grad = apart.sub_(divergence).mul_(kl_weight).add_(weight).mul_(p)
+        grad.scatter_add_(1, token[:, None], -weight)
+        ctx.grad = grad.div_(temperature).to(logits.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        held, ctx.grad = ctx.grad, None
+        return (held.mul_(grads[0]), *[None] * 5)
