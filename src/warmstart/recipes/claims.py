@@ -74,7 +74,7 @@ class MeasureClaim(Settings):
     near: str | None = None
     """A further arm: `better` must be nearer to it than `worse` is, in either direction."""
     within: Annotated[float | None, AddedLater()] = None
-    """Instead of an order: with every seed `better` must be this near to `worse`, as a share of the latter."""
+    """Instead of an order: `better` is this near to `worse` with every seed, as a share of the latter."""
 
 
 AnyClaim = Annotated[SavingClaim | OrderClaim | MeasureClaim, Field(discriminator="kind")]

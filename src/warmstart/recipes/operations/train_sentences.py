@@ -81,6 +81,9 @@ def train_sentences_step(settings: TrainSentencesSettings, folder: Path, runner:
         assert settings.corpus is not None
         corpus = open_corpus(settings.corpus)
         data = {corpus.name: corpus.fingerprint}
+    objective = Sentences(SentenceLossSettings(match=settings.match), tokenizer, taught=taught)
+    if settings.match == "similarities":  # which pairs there are depends on it
+        objective.fingerprint = f"{objective.fingerprint}-{settings.per_device_train_batch_size}"
     outcome = train(
         model.base_model,
         tokenizer,
@@ -88,7 +91,7 @@ def train_sentences_step(settings: TrainSentencesSettings, folder: Path, runner:
         settings.loop(),
         folder / "run",
         evaluate=_evaluate(settings, tokenizer),
-        objective=Sentences(SentenceLossSettings(match=settings.match), tokenizer, taught=taught),
+        objective=objective,
     )
     leave(
         folder,
