@@ -27,10 +27,10 @@ class SearchStep(SearchingStep):
     """Number of the bin, counted from 1, whose best sub-network becomes the checkpoint."""
     keep_bins: bool = False
     """Also leave the best of each other bin, in folders `bin-1`, `bin-2`, … inside."""
-    export: Literal["uniform", "masked"] = "uniform"
+    export: Literal["uniform", "per-layer", "masked"] = "uniform"
     """What a sub-network of masks becomes: a smaller model, where all layers are alike and the family can
-    have it (`uniform`; others are not searched), or one of the old sizes with zeros in the place of what is
-    masked (`masked`)."""
+    have it (`uniform`; others are not searched), one whose layers have their own sizes, which opens with this
+    library (`per-layer`), or one of the old sizes with zeros in the place of what is masked (`masked`)."""
     max_shard_size: str = "5GB"
     """Largest file of a new checkpoint."""
 

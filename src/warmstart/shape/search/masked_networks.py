@@ -15,9 +15,11 @@ from warmstart.anatomy import Anatomy, AxisGroup
 from warmstart.foundation.errors import UserError
 from warmstart.shape.calibration import Calibration, given
 from warmstart.shape.importance import Scores, importances
+from warmstart.shape.rescale import cut_model
 from warmstart.shape.reshape import Read, Reshape
 from warmstart.shape.search.judges import Judge
 from warmstart.shape.search.masks import Kept, MaskSpace, masked
+from warmstart.shape.search.per_layer import cut_layers
 from warmstart.shape.search.settings import SearchSettings
 from warmstart.shape.search.space import Sizes
 from warmstart.shape.search.subnetworks import KnownScores, Networks
@@ -38,6 +40,7 @@ class MaskedNetworks(Networks):
     - `uniform`: cut out, by the same choice of layers, heads and units and without any rescaling, so that it
       computes what the mask did. All its layers must be alike, and the family must have it: a BERT or GPT-2
       of fewer heads has larger ones.
+    - `per-layer`: cut out likewise, each layer to its own size; it opens with this library.
     - `masked`: of the old sizes, all weights of masked heads and units zero; layers that are left out are
       gone. Its parameters, as the search counts them, are virtual: the file holds the zeros.
     """
@@ -54,7 +57,7 @@ class MaskedNetworks(Networks):
             raise UserError(
                 "layers of a medium space differ, which no configuration says",
                 where="search",
-                fix="set export: masked, or granularity: small",
+                fix="set export: per-layer or masked, or granularity: small",
             )
         self.known = KnownScores(stored, calibration, masks.importance, settings.seed)
         self.space = MaskSpace(stored.anatomy, masks, names=names)
@@ -80,6 +83,9 @@ class MaskedNetworks(Networks):
             UserError: `uniform` is asked for, and the layers differ or the family has no such model.
         """
         kept = self.space.kept(sizes)
+        if self.settings.export == "per-layer":
+            self._cut(kept, out, settings=settings, measured=measured)
+            return
         stored, uniform = self.stored, self.settings.export == "uniform"
         surgery = surgery_of(self.space, kept, read=stored.read, names=stored.names, heads=uniform)
         if not uniform:
@@ -97,6 +103,27 @@ class MaskedNetworks(Networks):
             data=self.calibration.data,
             measured=measured,
         )
+
+    def _cut(self, kept: Kept, out: Path, *, settings: Any, measured: Mapping[str, Any]) -> None:
+        """Write a sub-network whose layers have their own sizes."""
+        from warmstart.checkpoint import Lineage, save_checkpoint
+
+        stored, names = self.stored, self.stored.names.keys()
+        surgery = surgery_of(self.space, kept, read=stored.read, names=names, heads=False)
+        model: Any = cut_model(surgery, self.calibration.model, stored.read, names)
+        model = model.base_model if stored.checkpoint.base_only else model
+        cut_layers(model, self.space, kept)
+        told = {"parameters": sum(p.numel() for p in model.parameters()), "function": "as behind the mask"}
+        lineage = Lineage.of(
+            "search",
+            settings,
+            parents=[stored.checkpoint],
+            data=self.calibration.data,
+            seeds={"seed": settings.seed},
+            measured=told | dict(measured),
+        )
+        tokenizer = stored.checkpoint.load_tokenizer()
+        save_checkpoint(out, model.cpu(), tokenizer, lineage=lineage, replace=True, verify=True)
 
 
 def surgery_of(
@@ -150,7 +177,7 @@ def _target(space: MaskSpace, kept: Kept, *, heads: bool = True) -> dict[str, in
             raise UserError(
                 f"a {anatomy.model_type} with fewer heads would have {other}",
                 where="search",
-                fix="set export: masked",
+                fix="set export: per-layer or masked",
             )
     before = {**anatomy.config, **anatomy.config_updates()}
     return {key: n for key, n in anatomy.config_updates(sizes, layers).items() if n != before.get(key)}
@@ -166,7 +193,7 @@ def _sizes(space: MaskSpace, kept: Kept) -> dict[str, int]:
             raise UserError(
                 f"layers have from {several[0]} to {several[-1]} {kind}, which no configuration says",
                 where="search",
-                fix="set export: masked, or granularity: small",
+                fix="set export: per-layer or masked, or granularity: small",
             )
         found[space.groups[0][place].partition("@")[0]] = several[0]
     return {letter: size for letter, size in found.items() if size != space.old.sizes[letter]}

@@ -22,10 +22,11 @@ class SearchSettings(ShrinkSettings):
     masks: MaskSettings | None = None
     """Instead of a space: sub-networks that masks make of the model, `{granularity: small, heads: …, units:
     …}`, for a model that was trained with `train-supernet`. Settings of the cut do not matter then."""
-    export: Literal["uniform", "masked", "none"] = "none"
+    export: Literal["uniform", "per-layer", "masked", "none"] = "none"
     """What a sub-network of masks becomes: a smaller model, where all layers are alike and the family can
-    have it (`uniform`; others are not searched), one of the old sizes with zeros in the place of what is
-    masked (`masked`), or nothing."""
+    have it (`uniform`; others are not searched), one whose layers have their own sizes, which opens with this
+    library (`per-layer`), one of the old sizes with zeros in the place of what is masked (`masked`), or
+    nothing."""
     search: str | dict[str, Any] = "evolution"
     """How to search: `evolution`, `random`, `stratified`, `local` or `nsga2`; or a table `{name: evolution,
     …}` with the way's own settings."""
