@@ -83,7 +83,7 @@ def test_masked_layers_become_zeros(family: str, texts: Path, tmp_path: Path) ->
     source = stored(tmp_path / "source", family)
     settings = {"masks": MASKS | {"granularity": "medium"}, "search": "random", "bins": [(0.3, 0.95)]}
     with pytest.raises(
-        UserError, match=r"a medium space differ, which no configuration says.*export: masked"
+        UserError, match=r"a medium space differ, which no configuration says.*export: per-layer or masked"
     ):
         run("search", tmp_path, source, texts, evaluations=3, **settings)
     out = run("search", tmp_path, source, texts, evaluations=3, export="masked", **settings)
