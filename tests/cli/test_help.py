@@ -14,7 +14,7 @@ from warmstart.cli.app import app
 
 COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
-    "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "grow-learned", "hypernetwork",
+    "cache", "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "grow-learned", "hypernetwork",
     "initialise", "merge", "plan", "prune", "report", "reproduce", "run", "schema", "search", "show",
     "shrink", "skip", "systems", "train", "train-rows", "transplant", "unskip", "unwrap", "upcycle",
     "vocab", "wrap",

@@ -142,11 +142,14 @@ def test_what_has_no_masks_is_refused() -> None:
     space = space_of(model)
     _, tensors = stored(model)
     with pytest.raises(
-        UserError, match=r"bert with fewer heads would have head dimension 12 instead of 6.*export: per-layer or masked"
+        UserError,
+        match=r"bert with fewer heads would have head dimension 12 instead of 6.*export: per-layer or masked",
     ):
         surgery_of(space, space.kept((2, 2, 20)), read=tensors.__getitem__, names=tensors)
     assert not can_be_cut(space, space.kept((2, 2, 20))) and can_be_cut(space, space.kept((2, 4, 7)))
     medium = space_of(model, granularity="medium")
     assert not can_be_cut(medium, medium.kept((4, 5, 4, 6)))
-    with pytest.raises(UserError, match=r"from 5 to 6 units, which no configuration says.*export: per-layer or masked"):
+    with pytest.raises(
+        UserError, match=r"from 5 to 6 units, which no configuration says.*export: per-layer or masked"
+    ):
         surgery_of(medium, medium.kept((4, 5, 4, 6)), read=tensors.__getitem__, names=tensors)

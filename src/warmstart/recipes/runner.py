@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -72,6 +73,8 @@ class Runner:
         output, record = folder / "output", folder / "step.json"
         if record.is_file() and output.exists():
             self._log("step", name=name, type=kind, key=key, cached=True)
+            with contextlib.suppress(OSError):  # `warmstart cache` tells by it what is still in use
+                record.touch()
             return output
         label = name or kind
         note(f"[bold]{label}[/bold] ({kind})" if label != kind else f"[bold]{kind}[/bold]")
