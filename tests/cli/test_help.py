@@ -14,10 +14,9 @@ from warmstart.cli.app import app
 
 COMMANDS = app.list_commands(click.Context(app))
 EXPECTED = [
-    "cache", "check", "compare", "data", "demo", "doctor", "evaluate", "grow", "grow-learned", "hypernetwork",
-    "initialise", "merge", "plan", "prune", "report", "reproduce", "run", "schema", "search", "show",
-    "shrink", "skip", "systems", "train", "train-rows", "transplant", "unskip", "unwrap", "upcycle",
-    "vocab", "wrap",
+    "cache", "check", "compare", "data", "demo", "doctor", "evaluate", "export", "grow", "grow-learned",
+    "hypernetwork", "initialise", "merge", "plan", "prune", "report", "reproduce", "run", "schema", "search",
+    "show", "shrink", "skip", "systems", "train", "train-rows", "transplant", "upcycle", "vocab", "wrap",
 ]  # fmt: skip
 
 

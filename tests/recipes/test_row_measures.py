@@ -44,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "narrow": {"type": "factorise", "source": "${source}", "rank": 32},
         "moved": {**made, "source": "${narrow}"},
         "trained": {"type": "train", "source": "${moved}", "corpus": secret, **train},
-        "dense": {"type": "densify", "source": "${trained}"},
+        "dense": {"type": "export", "source": "${trained}"},
     }
     done = run_recipe(Recipe.parse({"name": "tiny-rows", "steps": steps}), root / "run", cache=root / "cache")
     return {"done": done, "text": text, "root": root, "runner": Runner(root / "cache"), "secret": secret}
@@ -131,7 +131,7 @@ def test_words_and_examples_are_the_same_for_all(world: dict[str, Any], tmp_path
 
 
 def test_only_what_is_factorised_can_be_made_dense(world: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="no factorised rows"):
-        world["runner"].step("densify", {"source": str(world["done"]["wide"])})
+    with pytest.raises(UserError, match="an ordinary checkpoint"):
+        world["runner"].step("export", {"source": str(world["done"]["wide"])})
     with pytest.raises(UserError, match="choose 1 to 32"):
         world["runner"].step("factorise", {"source": str(world["done"]["wide"]), "rank": 33})

@@ -84,14 +84,14 @@ def test_it_is_saved_opened_and_learns(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(outputs(again), expected, rtol=0, atol=1e-6)
     assert narrowed(again) == narrowed(model)
     text = (tmp_path / "cut" / "README.md").read_text()
-    assert "warmstart unwrap" in text
+    assert "warmstart export" in text
     (tmp_path / "text.txt").write_text("\n".join(f"{t} {i}" for i, t in enumerate(TEXT * 40)) + "\n")
     given = {"source": str(made.path), "corpus": str(tmp_path / "text.txt"), "max_steps": 2, "block_size": 16}
     runner = Runner(tmp_path / "cache")
     trained = resolve(runner.step("train", given | {"eval_max_bytes": 200, "learning_rate": 1e-2}))
     assert trained.form == made.form
     assert float((outputs(trained.load_model()) - expected).abs().max()) > 1e-4
-    plain = resolve(runner.step("unwrap", {"source": str(trained.path)}))
+    plain = resolve(runner.step("export", {"source": str(trained.path)}))
     assert plain.form is None
     torch.testing.assert_close(outputs(plain.load_model()), outputs(trained.load_model()), rtol=0, atol=1e-5)
 

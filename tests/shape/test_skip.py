@@ -234,8 +234,8 @@ def test_it_is_saved_trained_and_opened(tmp_path: Path) -> None:
     found = json.loads((measured / "skip-rates.json").read_text())
     assert 0 < found["density"] < 0.99 and 0.1 < found["flops_share"] < 1
     with pytest.raises(UserError, match="no ordinary checkpoint can say"):
-        runner.step("unskip", {"source": str(trained)})
-    plain = runner.step("unskip", {"source": str(out)})
+        runner.step("export", {"source": str(trained)})
+    plain = runner.step("export", {"source": str(out)})
     with torch.no_grad():
         again = resolve(plain).load_model()(input_ids=ids).logits
     torch.testing.assert_close(again, before, rtol=0, atol=1e-6)

@@ -199,7 +199,7 @@ def test_it_is_stored_trained_and_merged(family: str, way: dict[str, Any], tmp_p
     assert before.keys() == after.keys()
     learned = {name for name in before if not torch.equal(before[name], after[name])}
     assert learned == {name for name in before if name.rpartition(".")[2] in ("a", "b", "values")}
-    dense = runner.step("unwrap", {"source": str(trained)})
+    dense = runner.step("export", {"source": str(trained)})
     assert resolve(dense).form is None and resolve(dense).shapes == resolve(source).shapes
     ids = torch.arange(3, 15).reshape(2, 6)
     more = {"decoder_input_ids": ids} if family == "t5" else {}

@@ -236,8 +236,8 @@ def test_it_is_stored_and_opened_like_any_checkpoint(family: str, tmp_path: Path
     assert found == pytest.approx(record, rel=1e-4)
     for a, b in zip(direct.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert "warmstart unwrap" in (out / "README.md").read_text() and inspect(made)
-    dense = runner.step("unwrap", {"source": str(out)})
+    assert "warmstart export" in (out / "README.md").read_text() and inspect(made)
+    dense = runner.step("export", {"source": str(out)})
     assert resolve(dense).form is None and resolve(dense).shapes == resolve(source).shapes
     ids = torch.arange(3, 15).reshape(2, 6)
     more = {"decoder_input_ids": ids} if family == "t5" else {}
@@ -246,8 +246,8 @@ def test_it_is_stored_and_opened_like_any_checkpoint(family: str, tmp_path: Path
     assert relative(plain, ours) < 1e-5
     with pytest.raises(UserError, match="is of the form mpo already"):
         runner.step("wrap", {"source": str(out), "method": "mpo"})
-    with pytest.raises(UserError, match="no wrapped linear maps"):
-        runner.step("unwrap", {"source": str(source)})
+    with pytest.raises(UserError, match="an ordinary checkpoint"):
+        runner.step("export", {"source": str(source)})
     with pytest.raises(UserError, match="one form, and the model is factorised and mpo"):
         runner.step("factorise", {"source": str(out), "rank": 2})
     with pytest.raises(UserError, match="make it an ordinary one first"):

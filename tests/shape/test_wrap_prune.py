@@ -76,7 +76,7 @@ def test_what_cannot_be_pruned_is_said() -> None:
         prune_model(model, 0.5, by="update")
     model = build("bert")
     wrap_model(model, {"name": "low-rank", "frozen": False}, maps=["self.query"])
-    with pytest.raises(UserError, match=r"no frozen matrix .*unwrap the model first"):
+    with pytest.raises(UserError, match=r"no frozen matrix .*export the model first"):
         prune_model(model, 0.5)
     plain = build("gpt2")
     assert prune_model(plain, 0.25)["pruned"] == pytest.approx(0.25, abs=1e-3)
@@ -121,7 +121,7 @@ def test_heads_with_the_smallest_updates_leave_the_checkpoint(tmp_path: Path) ->
     modules = dict(places(model))
     save_checkpoint(tmp_path / "tuned", model, tokenizer, lineage=Lineage.of("test"))
     runner = Runner(tmp_path / "cache")
-    dense = runner.step("unwrap", {"source": str(tmp_path / "tuned")})
+    dense = runner.step("export", {"source": str(tmp_path / "tuned")})
     sizes = Stored(resolve(source)).anatomy.sizes
     keep = sizes["g"] // 2  # of a Llama's heads, a divisor of the hidden size
     asked = {"num_key_value_heads": keep, "num_attention_heads": keep * sizes["r"]}

@@ -180,10 +180,10 @@ def test_people_are_told_how_to_open_it(tmp_path: Path) -> None:
     made = save_checkpoint(tmp_path / "narrow", model, tokenizer, lineage=Lineage.of("test"))
     card = (made.path / "README.md").read_text()
     assert "load_model()" in card and "from_pretrained" not in card
-    assert "`warmstart vocab densify path/to/narrow -o dense`" in card and "library_name: warmstart" in card
+    assert "`warmstart export path/to/narrow -o plain`" in card and "library_name: warmstart" in card
     said = inspect(made)
     assert said["parameters"]["total"] == sum(p.numel() for p in model.parameters())
-    assert any("vocab densify" in risk for risk in said["risks"])
+    assert any("warmstart export" in risk for risk in said["risks"])
     with pytest.raises(RuntimeError, match="mismatch"):  # never opened as something else
         AutoModelForCausalLM.from_pretrained(made.path)
 

@@ -39,7 +39,7 @@ def render_card(
     lineage: Lineage,
     card: Mapping[str, Any],
     encoder: str = "",
-    densify: str = "",
+    form: bool = False,
 ) -> str:
     """Text of `README.md`.
 
@@ -52,11 +52,11 @@ def render_card(
         card: What only a person knows: `title`, `summary`, `language`, `license`, `tags`, `datasets` (ids on
             the hub), `metrics` (further numbers), `relation` (`finetune`, `merge`, `adapter`, `quantized`).
         encoder: Class of an encoder without a language-model head; empty for a language model.
-        densify: For a model that transformers alone does not open, the command that makes an ordinary one.
+        form: Whether it has a form that transformers alone does not open.
     """
     pipeline = PIPELINE_OF_ENCODER.get(encoder.partition("For")[2], "feature-extraction")
     data = _metadata(name, pipeline if encoder else PIPELINE[task], family, lineage, card)
-    data["library_name"] = "warmstart" if densify else "transformers"
+    data["library_name"] = "warmstart" if form else "transformers"
     head = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
     kind = {"causal": "causal", "masked": "masked", "seq2seq": "encoder-decoder"}[task]
     what = f"An encoder ({encoder})" if encoder else f"A {kind} language model"
@@ -67,7 +67,7 @@ def render_card(
         parameters,
         lineage,
         card,
-        densify,
+        form,
     )
     return f"---\n{head}---\n\n" + "\n".join(body)
 
@@ -147,7 +147,7 @@ def _body(
     parameters: int,
     lineage: Lineage,
     card: Mapping[str, Any],
-    densify: str,
+    form: bool,
 ) -> Iterator[str]:
     yield f"# {card.get('title') or name}"
     yield ""
@@ -172,12 +172,12 @@ def _body(
     if lineage.versions:
         yield from ("", "Versions: " + ", ".join(f"{k} {v}" for k, v in lineage.versions.items()) + ".")
     yield from ("", "## How to load it", "")
-    if densify:
+    if form:
         yield "transformers has no class for the parameters of this model; warmstart opens it:"
         yield from ("", "```python", "from warmstart.checkpoint import resolve", "")
         yield f'checkpoint = resolve("path/to/{name}")'
         yield from ("model, tokenizer = checkpoint.load_model(), checkpoint.load_tokenizer()", "```", "")
-        yield f"`{densify} path/to/{name} -o dense` makes a folder that transformers opens."
+        yield f"`warmstart export path/to/{name} -o plain` makes a folder that transformers opens."
         yield ""
         return
     yield from ("```python", f"from transformers import {opener}, AutoTokenizer", "")

@@ -44,7 +44,9 @@ def open_classifier(
         )
     if checkpoint.form is not None:
         raise UserError(
-            "a checkpoint in this form has no classifier", where=checkpoint.path, fix="`densify` it first"
+            "a checkpoint in this form has no classifier",
+            where=checkpoint.path,
+            fix="`warmstart export` it first",
         )
     if labels is None and known is None:
         raise UserError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmstart.checkpoint.architecture import auto_class, lacks_masked_head, task_of
 from warmstart.checkpoint.card import CARD_KEYS, render_card
-from warmstart.checkpoint.forms import forms, note_of, once, open_form, write_note
+from warmstart.checkpoint.forms import note_of, once, open_form, write_note
 from warmstart.checkpoint.handle import Checkpoint, quiet_transformers
 from warmstart.checkpoint.headers import read_headers, read_json
 from warmstart.checkpoint.ids import align_ids
@@ -91,8 +91,7 @@ def save_checkpoint(
             _portable_class(folder / "tokenizer_config.json")
             align_ids(folder, inner, tokenizer, rows)
         config = read_json(folder / "config.json")
-        plain = forms.get(note["form"]).target.plain if note is not None else ""
-        write_card(folder, out, config, type(inner).__name__, lineage, details, plain)
+        write_card(folder, out, config, type(inner).__name__, lineage, details, form=note is not None)
         if verify:
             _compare(folder, out, inner, stored)
         write_record(folder, lineage)
@@ -114,7 +113,7 @@ def write_card(
     architecture: str,
     lineage: Lineage,
     details: Mapping[str, Any],
-    densify: str = "",
+    form: bool = False,
 ) -> None:
     """Write `README.md`, the model card.
 
@@ -125,13 +124,13 @@ def write_card(
         architecture: Class of the model, told of an encoder without a language-model head.
         lineage: Where it comes from.
         details: What only a person knows.
-        densify: See [`render_card`][warmstart.checkpoint.card.render_card].
+        form: See [`render_card`][warmstart.checkpoint.card.render_card].
     """
     task, tensors = task_of(dict(config), where=out, remote=True), read_headers(folder)
     parameters = sum(tensor.numel for tensor in tensors.values())
     own = architecture if lacks_masked_head(task, list(tensors)) else ""
     name, family = out.absolute().name, str(config["model_type"])
-    text = render_card(name, task, family, parameters, lineage, details, own, densify)
+    text = render_card(name, task, family, parameters, lineage, details, own, form=form)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.checkpoint import tokens
-from warmstart.checkpoint.forms import forms
 from warmstart.checkpoint.handle import Checkpoint
 from warmstart.checkpoint.headers import weight_files
 from warmstart.checkpoint.lineage import expected_hashes
@@ -104,8 +103,7 @@ def risks(checkpoint: Checkpoint, tokenizer: dict[str, Any] | None) -> list[str]
     if code := remote_code(folder, checkpoint.config):
         found.append(f"it brings code of its own ({', '.join(code)})")
     if checkpoint.form is not None:
-        plain = forms.get(str(checkpoint.form["form"])).target.plain
-        found.append(f"transformers alone does not open it: use warmstart, or `{plain}`")
+        found.append("transformers alone does not open it: use warmstart, or `warmstart export`")
     if checkpoint.base_only:
         found.append("no masked-language-model head is stored: a fresh one is drawn when it is opened")
     if pickled := pickled_files(folder):

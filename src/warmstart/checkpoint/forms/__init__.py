@@ -2,6 +2,7 @@
 
 A form is one file: `forms/factorised.py` registers `factorised`. Its folders have the usual layout and a
 note, `form.json`, that names the form and holds what must be known of its parameters.
+`warmstart export` makes ordinary checkpoints of them.
 `resolve(…).load_model()` opens them and `save_checkpoint` writes them, so that every operation that takes a
 checkpoint takes these too; plain transformers refuses them, for their shapes.
 """
@@ -27,9 +28,6 @@ NOTE = "form.json"
 
 class Form(Protocol):
     """How the parameters of a model differ from those of its class."""
-
-    plain: str
-    """How to get an ordinary checkpoint, for people who open it elsewhere."""
 
     def describe(self, model: PreTrainedModel) -> dict[str, Any] | None:
         """What the note holds of a model of this form; None for any other model."""

@@ -97,8 +97,6 @@ class WrappedForm:
         kind: The class of the wrapped maps.
     """
 
-    plain = "warmstart unwrap"
-
     def __init__(self, kind: type[Wrapped]) -> None:
         self.kind = kind
 

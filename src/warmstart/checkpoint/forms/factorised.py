@@ -131,8 +131,6 @@ class Factorised:
     The note holds `rank`, and `tied`: whether the head's coordinates are those of the input.
     """
 
-    plain = "warmstart vocab densify"
-
     def describe(self, model: PreTrainedModel) -> dict[str, Any] | None:
         """Rank and tying of a factorised model."""
         modules = [module for _, _, module in places(model)]

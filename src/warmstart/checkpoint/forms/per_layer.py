@@ -69,8 +69,6 @@ class PerLayer:
     `shapes`: for each narrower parameter its shape, and that of its class.
     """
 
-    plain = "warmstart unwrap"
-
     def describe(self, model: PreTrainedModel) -> dict[str, Any] | None:
         """The shapes."""
         found = narrowed(model)

@@ -120,8 +120,6 @@ class Skip:
     `blocks`, the names of those that have one, and what their routers are asked.
     """
 
-    plain = "warmstart unskip"
-
     def describe(self, model: PreTrainedModel) -> dict[str, Any] | None:
         """Blocks and options."""
         found = dict(routers(model))

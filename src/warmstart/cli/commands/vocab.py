@@ -52,16 +52,8 @@ command.add_command(
         "factorise",
         arguments=("source",),
         help="Factorise the vocabulary rows of the checkpoint SOURCE: fewer numbers per token. It trains and "
-        "is measured like any other; plain transformers needs `densify` first.\n\n"
+        "is measured like any other; plain transformers needs `export` first.\n\n"
         "\b\nExample: warmstart vocab factorise xlm-roberta-base --rank 200 -o narrow",
-    )
-)
-command.add_command(
-    operation_command(
-        "densify",
-        arguments=("source",),
-        help="Multiply out the factorised vocabulary rows of the checkpoint SOURCE, for other programs.\n\n"
-        "\b\nExample: warmstart vocab densify narrow -o dense",
     )
 )
 add_to(command)

@@ -31,7 +31,7 @@ class WrapSettings(Settings):
 
 @operations.register("wrap", settings=WrapSettings)
 def wrap_step(settings: WrapSettings, folder: Path, runner: Runner) -> None:
-    """Wrap linear maps of a checkpoint; training and measuring keep the form, `unwrap` ends it.
+    """Wrap linear maps of a checkpoint; training and measuring keep the form, `export` ends it.
 
     The lineage says how far the wrapped matrices, and the outputs on random tokens, are from the dense ones.
     """

@@ -29,7 +29,7 @@ def update(settings: UpdateSettings, context: ImportanceContext) -> Scores:
     """`sum |W - W_0|` over the weights that write and that read an entry, biases included, norms not.
 
     W_0 is the model before it was tuned. Where only queries and values were (`wrap` with `low-rank` or
-    `sparse-low-rank`, then `unwrap`), a head's importance is the sum of `|s (U V + S)|` over its rows of
+    `sparse-low-rank`, then `export`), a head's importance is the sum of `|s (U V + S)|` over its rows of
     these two, which is how DSEE's scripts rank heads. An axis on which nothing moved cannot be ranked so; of
     units, which those scripts choose by gates trained with an L1 penalty, `taylor` says what matters.
 

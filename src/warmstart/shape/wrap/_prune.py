@@ -61,7 +61,7 @@ def _pools(model: PreTrainedModel, by: By) -> list[list[tuple[torch.Tensor, torc
     for name, module in places(model):
         if not isinstance(module, LowRank) or module.base is None:
             raise UserError(
-                "the map has no frozen matrix that could be pruned", where=name, fix="unwrap the model first"
+                "the map has no frozen matrix that could be pruned", where=name, fix="export the model first"
             )
         ranked = module.matrix() if by == "weight" else module.update()
         wrapped.append((module.base, ranked.detach().abs()))

@@ -72,7 +72,7 @@ def _read(checkpoint: Checkpoint, size: int) -> DonorRows:
         raise UserError(
             f"its rows are {checkpoint.form['form']}, and donors need plain ones",
             where=checkpoint.name,
-            fix="make it dense first, with `warmstart vocab densify`",
+            fix="make it an ordinary one first, with `warmstart export`",
         )
     anatomy = anatomy_of(checkpoint.config, where=checkpoint.name)
     stored = {spec.name: name for name, spec in anatomy.recognise(checkpoint.tensors).items()}
