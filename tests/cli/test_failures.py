@@ -18,7 +18,7 @@ from warmstart.foundation.errors import UserError
     [
         (["demoo"], ["no command 'demoo'", "did you mean 'demo'?"]),
         (["transplent"], ["did you mean 'transplant'?"]),
-        (["xyzzy"], ["no command 'xyzzy'", "choose one of check, compare"]),
+        (["xyzzy"], ["no command 'xyzzy'", "choose one of cache, check, compare"]),
         (["vocab", "trian"], ["no command 'trian' of warmstart vocab", "did you mean 'train'?"]),
         (
             ["systems", "--rom", "shape"],
