@@ -156,7 +156,7 @@ def test_a_killed_save_leaves_the_old_checkpoint(make):
         from warmstart.checkpoint import save
         pid = os.fork()
         if pid == 0:
-            save.render_card = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+            save.render_card = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)
             out, lineage = Path(sys.argv[1]), Lineage.of("train")
             save_checkpoint(out, tiny_model("gpt2"), bpe(), lineage=lineage, replace=True)
         assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from warmstart.objectives._classes import Classes, ClassLossSettings, ClassTexts, class_texts
+from warmstart.objectives._classes import Classes, ClassLossSettings
+from warmstart.objectives._numbered import NumberedTexts, numbered_texts
 
 CLASSES = 3
 
@@ -50,9 +51,9 @@ def objective(*, taught: bool = True, **options: Any) -> Classes:
     return Classes(ClassLossSettings.parse(options), tokenizer, taught=TAUGHT if taught else None)
 
 
-def blocks(length: int = 12) -> ClassTexts:
+def blocks(length: int = 12) -> NumberedTexts:
     tokenizer: Any = Letters()
-    return class_texts(TEXTS, GIVEN, tokenizer, length=length)
+    return numbered_texts(TEXTS, tokenizer, length=length, classes=GIVEN)
 
 
 def batch_of(asked: Classes, order: list[int], length: int = 12) -> dict[str, torch.Tensor]:
