@@ -23,7 +23,8 @@ def _render(console: Console, found: dict[str, Any]) -> None:
         columns = ("step", "folders", "unfinished", "size", "days since used")
         table(console, columns, rows)
     verb = "removed" if found["removed"] else "in all"
-    console.print(f"\n{found['steps']:,} steps, {size(found['bytes'])} {verb}, in {found['folder']}")
+    steps = "1 step" if found["steps"] == 1 else f"{found['steps']:,} steps"
+    console.print(f"\n{steps}, {size(found['bytes'])} {verb}, in {found['folder']}")
     if rows and not found["removed"]:
         console.print("`--remove` removes what is listed; recipes make it again when they need it.")
 
