@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart.corpus.document import Document
 from warmstart.corpus.text_rows import TextRows
-from warmstart.evaluation.special import start_token
+from warmstart.evaluation.special import end_token, start_token
 from warmstart.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,11 +48,8 @@ def answer_texts(
     Raises:
         UserError: No end of text, or not a single text with a whole answer.
     """
-    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    if end is None:
-        raise UserError("the tokenizer has no end-of-text token", fix="give it an eos_token")
     found: list[np.ndarray] = []
-    total, dropped, begin = 0, 0, start_token(tokenizer)
+    total, dropped, begin, end = 0, 0, start_token(tokenizer), end_token(tokenizer)
     for document in documents:
         place = document.text.rfind(marker)
         start = place + len(marker)

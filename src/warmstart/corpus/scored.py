@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from warmstart.corpus.corpus import missing_path
 from warmstart.corpus.data_files import DataFile
-from warmstart.corpus.reading import SourceFile
 from warmstart.corpus.splitting import ALIASES
 from warmstart.corpus.streams import stem_name
 from warmstart.corpus.tables import rows
@@ -44,19 +43,18 @@ def scored_pairs(name: str | Path, split: str = "test") -> ScoredPairs:
             raise UserError(
                 f"sick has no part {split!r}", where="sick", fix=f"choose one of {', '.join(_SICK)}"
             )
-        file = DataFile("pair_sick", f"{_SICK[wanted]}.tsv.gz").locate()
-        return _read(file, file.path, (1, 2, 3), header=True)
+        return _read(DataFile("pair_sick", f"{_SICK[wanted]}.tsv.gz").locate().path, (1, 2, 3), header=True)
     path = Path(name).expanduser()
     if path.is_dir():
         raise UserError("this is a folder, not a file of pairs", where=path, fix="name one file in it")
     if not path.is_file():
         raise missing_path(str(name))
-    return _read(SourceFile(path, path.name), path, (0, 1, 2), header=False)
+    return _read(path, (0, 1, 2), header=False)
 
 
-def _read(file: SourceFile, where: Path, columns: tuple[int, int, int], *, header: bool) -> ScoredPairs:
+def _read(path: Path, columns: tuple[int, int, int], *, header: bool) -> ScoredPairs:
     found = ScoredPairs([], [], [])
-    for number, cells in _rows(file.path):
+    for number, cells in _rows(path):
         if header:
             header = False
             continue
@@ -68,14 +66,14 @@ def _read(file: SourceFile, where: Path, columns: tuple[int, int, int], *, heade
         if not (texts[0] and texts[1] and score == score):
             raise UserError(
                 f"line {number:,} does not hold two texts and a number",
-                where=where,
+                where=path,
                 fix="write one pair per line: first text, second text, score, with tabs between",
             )
         found.first.append(texts[0])
         found.second.append(texts[1])
         found.scores.append(score)
     if not found.first:
-        raise UserError("there is no pair in it", where=where)
+        raise UserError("there is no pair in it", where=path)
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from warmstart.evaluation.reward import Graded, ResultReward
+from warmstart.evaluation.special import end_token
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
 
@@ -132,18 +133,6 @@ def prompts_of(rows: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> tuple[li
         prompts.append([int(i) for i in ids[: places[0]]])
         golds.append(str(tokenizer.decode(asked[places], skip_special_tokens=True)))
     return prompts, golds
-
-
-def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends a text.
-
-    Raises:
-        UserError: There is none.
-    """
-    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    if end is None:
-        raise UserError("the tokenizer has no end-of-text token", fix="give it an eos_token")
-    return int(end)
 
 
 def grade(

@@ -21,6 +21,18 @@ def surrounding(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int
     return [], []
 
 
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a text.
+
+    Raises:
+        UserError: There is none.
+    """
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end is None:
+        raise UserError("the tokenizer has no end-of-text token", fix="give it an eos_token")
+    return int(end)
+
+
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id after which a causal model expects a document to begin.
 

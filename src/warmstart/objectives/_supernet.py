@@ -10,7 +10,8 @@ from pydantic import Field
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
-from warmstart.objectives._base import BatchShape, Objective
+from warmstart.objectives._base import BatchShape
+from warmstart.objectives._drawn import Drawn, refuse_recomputed
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ class Maskable(Protocol):
         """Inside the block the model computes this one."""
 
 
-class SuperNet(Objective):
+class SuperNet(Drawn):
     """A plain objective asked of the whole model and of sub-networks that share its weights.
 
     The losses of a step's networks are summed over the same batch, so that its gradient is the sum of
@@ -86,17 +87,13 @@ class SuperNet(Objective):
         sub_networks: Maskable | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        self.sub_networks, self._progress = sub_networks, 0.0
+        self.sub_networks = sub_networks
 
     def shape(self, tokens: int) -> BatchShape:
         """Every network of a step is a pass over the whole model."""
         extra = {"standard": 1, "random": 1, "random-linear": 1, "kd": 1 + self.settings.random_samples}
         passes = extra.get(self.settings.strategy, 2 + self.settings.random_samples)
         return super().shape(tokens)._replace(passes=passes if self.sub_networks is not None else 1)
-
-    def at(self, progress: float) -> None:
-        """Remember the place of the step, which decides what it draws."""
-        self._progress = progress
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Make sure that there is something to mask.
@@ -106,20 +103,16 @@ class SuperNet(Objective):
         """
         if self.sub_networks is None:
             raise UserError("there are no sub-networks to train", fix="train with the step train-supernet")
-        if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            raise UserError(
-                "blocks that are computed again do not see the masks", fix="set gradient_checkpointing: false"
-            )
+        refuse_recomputed(model, "blocks that are computed again do not see the masks")
 
     def networks(self) -> list[Sizes]:
         """The networks of the step at hand, the whole model first where it takes part."""
         assert self.sub_networks is not None
-        options, space = self.settings, self.sub_networks
-        rng = np.random.default_rng([options.seed, round(self._progress * 2**40)])
+        options, space, rng = self.settings, self.sub_networks, self.draws()
         if options.strategy == "standard":
             return [space.full]
         if options.strategy in ("random", "random-linear"):
-            whole = options.strategy == "random-linear" and rng.random() >= self._progress
+            whole = options.strategy == "random-linear" and rng.random() >= self.progress
             return [space.full if whole else space.draw(rng)]
         drawn = [space.full, *(space.draw(rng) for _ in range(options.random_samples))]
         return drawn if options.strategy == "kd" else [*drawn, space.smallest]

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.settings import Settings
-from warmstart.objectives._base import Objective
+from warmstart.objectives._drawn import Drawn, refuse_recomputed
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +29,7 @@ class TwoStageSettings(Settings):
     """Draws the sub-model of a step, together with the step's place in the budget."""
 
 
-class TwoStage(Objective):
+class TwoStage(Drawn):
     """A plain objective, at first asked of the bottom `k * layers` layers alone, under the model's head.
 
     k is drawn for each step, uniformly. Of the sub-model its top `layers` layers learn, and the head; the
@@ -44,12 +43,7 @@ class TwoStage(Objective):
 
     def __init__(self, settings: Any, tokenizer: Any) -> None:
         super().__init__(settings, tokenizer)
-        self._progress = 0.0
         self._blocks: list[nn.Module] = []
-
-    def at(self, progress: float) -> None:
-        """Remember the place of the step, which decides what it draws."""
-        self._progress = progress
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Find the layers.
@@ -80,22 +74,16 @@ class TwoStage(Objective):
                 where=where,
                 fix="use one process, or another objective",
             )
-        if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            raise UserError(
-                "blocks that are computed again do not know their sub-model",
-                where=where,
-                fix="set gradient_checkpointing: false",
-            )
+        refuse_recomputed(model, "blocks that are computed again do not know their sub-model", where=where)
         names = [anatomy.site("block", stack=stack, layer=layer) for layer in range(depth)]
         self._blocks = [model.get_submodule(name) for name in names]
 
     def height(self) -> int:
         """Layers of the step's sub-model; all in the second stage."""
         depth, part = len(self._blocks), self.settings.layers
-        if self._progress >= self.settings.until:
+        if self.progress >= self.settings.until:
             return depth
-        rng = np.random.default_rng([self.settings.seed, round(self._progress * 2**40)])
-        return part * int(rng.integers(1, depth // part + 1))
+        return part * int(self.draws().integers(1, depth // part + 1))
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], companions: nn.Module | None = None
@@ -103,7 +91,7 @@ class TwoStage(Objective):
         """The plain loss, of the step's sub-model."""
         import torch
 
-        whole = not self._blocks or self._progress >= self.settings.until
+        whole = not self._blocks or self.progress >= self.settings.until
         if whole or not torch.is_grad_enabled():
             return super().loss(model, batch, companions)
         with _only(self._blocks, self.height() - self.settings.layers, self.height()):

@@ -143,8 +143,9 @@ class PolicyGradient(Causal):
         import torch
 
         from warmstart.evaluation.head import unwrap
-        from warmstart.evaluation.rollouts import end_token, grade, prompts_of
+        from warmstart.evaluation.rollouts import grade, prompts_of
         from warmstart.evaluation.sampling import uniforms, write
+        from warmstart.evaluation.special import end_token
         from warmstart.objectives._hidden import evaluating
         from warmstart.objectives._policy import advantages, policy_loss
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from warmstart.checkpoint import Checkpoint
+    from warmstart.corpus import Corpus
     from warmstart.corpus.settings import CorpusSettings
     from warmstart.shape.calibration import Calibration
 
@@ -32,6 +33,21 @@ class Reading(Protocol):
     def seed(self) -> int: ...
 
 
+def calibration_of(asked: Reading, source: Checkpoint, corpus: Corpus) -> Calibration:
+    """A step's checkpoint, and the blocks that its settings ask for."""
+    from warmstart.shape.calibration import calibrate
+
+    return calibrate(
+        source,
+        corpus,
+        tokens=asked.calibration_tokens,
+        block_size=asked.block_size,
+        batch_size=asked.per_device_calibration_batch_size,
+        bf16=asked.bf16,
+        seed=asked.seed,
+    )
+
+
 class CalibrationText:
     """The calibration of a step, made when it is first asked for."""
 
@@ -47,17 +63,9 @@ class CalibrationText:
     def calibrate(self, method: str) -> Calibration:
         """Model and text, for the method of this name."""
         from warmstart.corpus import open_corpus
-        from warmstart.shape.calibration import calibrate, given
+        from warmstart.shape.calibration import given
 
-        asked = self._settings
-        if self.calibration is None and asked.corpus is not None:
-            self.calibration = calibrate(
-                self._source,
-                open_corpus(asked.corpus),
-                tokens=asked.calibration_tokens,
-                block_size=asked.block_size,
-                batch_size=asked.per_device_calibration_batch_size,
-                bf16=asked.bf16,
-                seed=asked.seed,
-            )
+        corpus = self._settings.corpus
+        if self.calibration is None and corpus is not None:
+            self.calibration = calibration_of(self._settings, self._source, open_corpus(corpus))
         return given(self.calibration, where=self._where)(method)

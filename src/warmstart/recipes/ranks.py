@@ -37,8 +37,8 @@ def ranks_table(arms: Sequence[Arm]) -> dict[str, Any]:
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's rho; None for fewer than three values, or where all of one side are equal."""
-    from scipy.stats import spearmanr
+    from warmstart.evaluation.similarity import rank_correlation
 
     if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
-    return float(spearmanr(first, second).statistic)
+    return rank_correlation(first, second)

@@ -40,23 +40,15 @@ class SearchingStep(SearchSettings):
 def open_networks(settings: SearchingStep, source: Checkpoint) -> Networks:
     """The sub-networks of a step's checkpoint, ready to be measured."""
     from warmstart.corpus import open_corpus
+    from warmstart.recipes.calibration_text import calibration_of
     from warmstart.recipes.training_step import held_out_sample
-    from warmstart.shape.calibration import calibrate
     from warmstart.shape.search.judges import BitsPerByte, Disagreement
     from warmstart.shape.search.masked_networks import MaskedNetworks
     from warmstart.shape.search.subnetworks import SubNetworks
     from warmstart.shape.stored import Stored
 
     stored, corpus = Stored(source), open_corpus(settings.corpus)
-    calibration = calibrate(
-        source,
-        corpus,
-        tokens=settings.calibration_tokens,
-        block_size=settings.block_size,
-        batch_size=settings.per_device_calibration_batch_size,
-        bf16=settings.bf16,
-        seed=settings.seed,
-    )
+    calibration = calibration_of(settings, source, corpus)
     texts = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
     given = source.load_tokenizer(), texts
     options: dict[str, Any] = {"context_length": settings.block_size, "bf16": settings.bf16}

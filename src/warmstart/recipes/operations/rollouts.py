@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
-from warmstart.corpus.settings import CorpusSettings
 from warmstart.evaluation.rollouts import AnsweringSettings
 from warmstart.foundation.files import atomic_folder
 from warmstart.recipes.operations import operations
-from warmstart.recipes.operations.answers import held_out_answers
+from warmstart.recipes.operations.answers import AnswersSettings, held_out_answers
 from warmstart.recipes.runner import Runner
 
 
-class RolloutsSettings(AnsweringSettings):
+class RolloutsSettings(AnswersSettings, AnsweringSettings):
     """Answers that a causal model writes itself."""
 
-    source: str = Field(min_length=1)
-    """Causal checkpoint: folder, hub id, `name@revision`, named source or `${step}`."""
-    corpus: CorpusSettings
-    """Texts with an answer at their end."""
-    marker: str = Field(default="\nA:", min_length=1)
-    """What stands in front of an answer, which goes from the last one to the end of the text."""
-    eval_split: Literal["valid", "test"] = "test"
-    """Part of the corpus that is read."""
-    eval_max_bytes: int = Field(default=65536, gt=0)
-    """UTF-8 bytes of whole texts at most, drawn by hash."""
-    context_length: int = Field(default=256, ge=4)
-    """Tokens of a text at most, its right answer included; longer texts are left out."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampling; the same one draws the same random numbers for each prompt."""
-    bf16: bool = False
-    """Whether matrix products run in bfloat16."""
 
 
 @operations.register("rollouts", settings=RolloutsSettings, tags=("measures",))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
 from warmstart.corpus.settings import CorpusSettings
 from warmstart.foundation.errors import UserError
+from warmstart.objectives._sentences import SentenceLossSettings
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 from warmstart.recipes.training_step import TrainingStep, held_out_sample, leave
@@ -23,7 +24,7 @@ _HELD_OUT = 1000
 """Held-out sentences at most: their pairs grow with the square."""
 
 
-class TrainSentencesSettings(TrainingStep):
+class TrainSentencesSettings(TrainingStep, SentenceLossSettings):
     """Train an encoder so that its sentence vectors are those of a teacher."""
 
     unbudgeted_epochs = 1.0
@@ -35,9 +36,6 @@ class TrainSentencesSettings(TrainingStep):
     """Sentence pairs instead: the teacher reads the first text, the student the second."""
     max_sentences: int | None = Field(default=None, gt=0)
     """Sentences or pairs of the train part at most, chosen by hash."""
-    match: Literal["vectors", "similarities"] = "vectors"
-    """`vectors`: the vectors themselves, which needs a student of the teacher's width. `similarities`: the
-    cosines between the sentences of a batch, for a student of any width."""
     block_size: int = Field(default=64, ge=4)
     """Tokens of a sentence that are read, and what each sentence counts as in budgets."""
     per_device_train_batch_size: int = Field(default=64, ge=1)
@@ -64,7 +62,7 @@ def train_sentences_step(settings: TrainSentencesSettings, folder: Path, runner:
     from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus, open_pairs
     from warmstart.objectives._numbered import numbered_texts
-    from warmstart.objectives._sentences import SentenceLossSettings, Sentences
+    from warmstart.objectives._sentences import Sentences
     from warmstart.training import train
 
     if settings.objective != "auto":
