@@ -14,7 +14,7 @@ import warmstart.objectives._head_loss as head_loss_module
 from warmstart.foundation.errors import UserError
 from warmstart.objectives import objectives
 from warmstart.objectives._distilled import Distilled
-from warmstart.objectives._divergence import divergence, top_of
+from warmstart.objectives._divergence import between, divergence, top_of
 
 NAMES = {"causal": "distillation", "masked": "masked-distillation", "seq2seq": "span-distillation"}
 PLAIN = {"causal": "causal", "masked": "masked", "seq2seq": "span"}
@@ -251,3 +251,106 @@ def test_the_teacher_is_frozen_and_told_apart() -> None:
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     assert objective.fingerprint != made("llama", tutor("llama", 3)).fingerprint
     assert made("llama").fingerprint is None
+
+
+class Halves:
+    """A teacher who reads pairs: token 2n and token 2n + 1 are his token n, which he writes as 2n."""
+
+    ratio, fingerprint = 0.5, "halves"
+    shared = np.array([[2 * n, n] for n in range(20)])
+
+    def __call__(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        theirs = ids[: len(ids) // 2 * 2 : 2] // 2
+        place = np.where(np.arange(len(ids)) % 2 == 0, np.arange(len(ids)) // 2, -1)
+        return theirs, np.where(place < len(theirs), place, -1)
+
+
+RECUT: list[dict[str, Any]] = [
+    {"alpha": 0.0, "beta": 1.0, "top_k": 3},
+    {"alpha": 0.3, "beta": 0.7, "top_k": 500, "temperature": 2.0},
+    {"alpha": 0.5, "beta": 1.0, "top_k": 4, "divergence": "jensen-shannon", "teacher_temperature": 0.5},
+]
+
+
+@pytest.mark.parametrize("case", RECUT, ids=["top", "all", "jensen-shannon"])
+def test_a_teacher_with_another_vocabulary(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Place by place from all logits: what both know and the rest, or the text's own token."""
+    monkeypatch.setattr("warmstart.evaluation.cross_entropy.chunk_size", lambda tokens, vocab: 7)
+    model, teacher = student("llama"), model_for("llama", 150)
+    entry = objectives.get("distillation")
+    settings = entry.settings.parse({"alignment": "offsets", **case})
+    objective: Any = entry.target(settings, tokenizer_for("llama"), teacher=teacher, recut=Halves())
+    objective.prepare(model, torch.device("cpu"))
+    blocks = np.random.default_rng(0).integers(0, 40, (3, LENGTH))
+    blocks[1, 15:] = -1
+    batch = objective.collate(blocks, np.random.default_rng(0))
+    ours, expected = model(input_ids=batch["input_ids"]).logits, torch.zeros((), dtype=torch.float64)
+    scale = settings.temperature**2
+    heard = settings.teacher_temperature or settings.temperature
+    k = min(settings.top_k, 20)
+    for row, ids in enumerate(blocks):
+        ids = ids[ids >= 0]
+        theirs, place = Halves()(ids)
+        said = teacher(input_ids=torch.tensor(theirs)[None]).logits[0].detach() / heard
+        for at in range(1, len(ids)):
+            logits, token = ours[row, at - 1], int(ids[at])
+            log_q = (logits / settings.temperature).log_softmax(-1)
+            if place[at] > 0:
+                p = said[place[at] - 1].softmax(-1)
+                best = p[:20].topk(k).indices
+                log_p = torch.cat([p[best].log(), (1 - p[best].sum()).log()[None]])
+                q = log_q.exp()[2 * best]
+                log_q = torch.cat([q.log(), (1 - q.sum()).log()[None]])
+            else:
+                log_p = torch.full_like(log_q, -1e300)
+                log_p[token] = 0
+            apart = between(log_q[None], log_p[None], settings.divergence, settings.mixing).sum()
+            own = F.cross_entropy(logits[None], torch.tensor([token]))
+            expected = expected + settings.beta * scale * apart + settings.alpha * own
+    names = dict(model.named_parameters())
+    wanted = torch.autograd.grad(expected, list(names.values()))
+    total, count = objective.loss(model, batch)
+    assert count.item() == 2 * (LENGTH - 1) + 14
+    torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-10)
+    total.backward()
+    for (name, parameter), grad in zip(names.items(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, grad, rtol=1e-7, atol=1e-9, msg=name)
+    assert objective.shape(LENGTH).teacher == LENGTH // 2
+    assert objective.shape(LENGTH).taught == 1.0
+
+
+def test_an_alignment_of_equal_vocabularies_changes_nothing() -> None:
+    """The same teacher, read through the identity, and not."""
+    model, teacher = student("llama"), tutor("llama", 0)
+    size = len(tokenizer_for("llama"))
+
+    class Same:
+        ratio, fingerprint, shared = 1.0, "same", np.arange(size)[:, None].repeat(2, 1)
+
+        def __call__(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return ids, np.arange(len(ids))
+
+    entry = objectives.get("distillation")
+    losses = []
+    for recut, alignment in ((None, "none"), (Same(), "warp")):
+        options = entry.settings.parse({"top_k": 5, "alignment": alignment})
+        objective: Any = entry.target(options, tokenizer_for("llama"), teacher=teacher, recut=recut)
+        objective.prepare(model, torch.device("cpu"))
+        losses.append(objective.loss(model, batch_of(objective, "llama"))[0].item())
+        assert objective.shape(LENGTH).teacher == LENGTH
+    assert losses[1] == pytest.approx(losses[0], rel=1e-13)
+
+
+def test_what_an_alignment_needs() -> None:
+    entry = objectives.get("distillation")
+    with pytest.raises(UserError, match="an alignment needs top_k"):
+        entry.settings.parse({"alignment": "warp"})
+    with pytest.raises(UserError, match="reverse-kl has no finite value"):
+        entry.settings.parse({"alignment": "warp", "top_k": 5, "divergence": "reverse-kl"})
+    objective: Any = entry.target(
+        entry.settings.parse({"alignment": "offsets", "top_k": 5}),
+        tokenizer_for("llama"),
+        teacher=tutor("llama"),
+    )
+    with pytest.raises(UserError, match=r"needs the text in its own tokens.*Recut"):
+        objective.prepare(student("llama"), torch.device("cpu"))

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
+sys.path.append(str(Path(__file__).parents[1] / "vocabulary"))
 import training_tiny as tiny
 from training_taught import teacher
+from vocab_tokenizers import plain
 
 from warmstart.checkpoint import Lineage, resolve, save_checkpoint
 from warmstart.foundation.errors import UserError
@@ -74,3 +76,28 @@ def test_another_vocabulary_is_refused(given: dict[str, Any], tmp_path: Path) ->
     wrong = {**given["objective"], "teacher": str(tmp_path / "other")}
     with pytest.raises(UserError, match=r"teacher and student read different tokens.*transplant"):
         Runner(tmp_path / "cache").step("train", {**given, "objective": wrong})
+
+
+def test_another_vocabulary_is_understood(given: dict[str, Any], tmp_path: Path) -> None:
+    """A teacher with merged tokens teaches one with bytes, and costs by the length of its own cut."""
+    theirs = plain("bpe", 420, 1)
+    config = tiny.llama().config
+    config.vocab_size = len(theirs)
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "other", type(tiny.llama())(config), theirs, lineage=Lineage.of("test"))
+    table = {"name": "distillation", "teacher": str(tmp_path / "other"), "top_k": 8, "alpha": 0, "beta": 1}
+    outputs = {}
+    for kind in ("offsets", "warp"):
+        step = {**given, "objective": {**table, "alignment": kind, "cache": "float32"}}
+        outputs[kind] = Runner(tmp_path / "cache").step("train", step)
+        lineage = resolve(outputs[kind]).lineage
+        assert [p.name for p in lineage.parents] == ["student", "other"]
+    live = {**given, "objective": {**table, "alignment": "offsets"}}
+    again = Runner(tmp_path / "cache").step("train", live)
+    curves = {
+        kind: [(p["bpb"], p["flops"]) for p in json.loads((output / "training.json").read_text())["points"]]
+        for kind, output in (*outputs.items(), ("live", again))
+    }
+    assert curves["live"] == curves["offsets"], "what was kept is what was said"
+    assert curves["warp"][-1][0] != curves["offsets"][-1][0]
+    assert curves["warp"][-1][1] == curves["offsets"][-1][1]

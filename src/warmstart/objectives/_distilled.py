@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from warmstart.objectives._divergence import Top
+    from warmstart.objectives._voice import Voice
     from warmstart.training.batches import Blocks
 
 
@@ -92,16 +93,22 @@ class Distilled(Objective):
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        self.tutor, self.voice, self._left = teacher, None, 1.0
+        self.tutor, self._left = teacher, 1.0
+        self.voice: Voice | None = None
         if teacher is not None:
-            from warmstart.objectives._voice import Voice, same_vocabulary
             from warmstart.training.identity import weights_sample
 
-            if teacher_tokenizer is not None:
-                same_vocabulary(tokenizer, teacher_tokenizer)
-            self.voice = Voice(teacher, settings)
+            self.voice = self.speaker(teacher, teacher_tokenizer)
             self.fingerprint = weights_sample(teacher)
         self.at(0.0)
+
+    def speaker(self, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Voice:
+        """Who says what the teacher expects; `tokenizer` is the teacher's."""
+        from warmstart.objectives._voice import Voice, same_vocabulary
+
+        if tokenizer is not None:
+            same_vocabulary(self.tokenizer, tokenizer)
+        return Voice(teacher, self.settings)
 
     def shape(self, tokens: int) -> BatchShape:
         """The teacher reads what the student reads and predicts where it predicts."""

@@ -101,7 +101,7 @@ def top_of(teacher: Tensor, k: int, temperature: float = 1.0) -> Top:
     log_p = log_softmax(teacher, temperature)
     k = min(k, log_p.shape[-1])
     values, ids = log_p.topk(k, dim=-1)
-    return Top(ids, values, _others(log_p, ids))
+    return Top(ids, values, others(log_p, ids))
 
 
 def on_top(student: Tensor, top: Top, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -110,13 +110,13 @@ def on_top(student: Tensor, top: Top, temperature: float = 1.0) -> tuple[Tensor,
     log_q, log_p = every.gather(-1, top.ids), top.log_p.to(every)
     if top.tail is None:
         return log_q, log_p
-    rest = _others(every, top.ids)
+    rest = others(every, top.ids)
     if rest is None:
         raise ValueError(f"the teacher has more classes than the student's {every.shape[-1]}")
     return torch.cat([log_q, rest[:, None]], -1), torch.cat([log_p, top.tail.to(every)[:, None]], -1)
 
 
-def _others(log_p: Tensor, ids: Tensor) -> Tensor | None:
+def others(log_p: Tensor, ids: Tensor) -> Tensor | None:
     """Log of the mass outside of `ids`, (N,), as a sum: exact also where it is tiny."""
     if ids.shape[-1] == log_p.shape[-1]:
         return None

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from warmstart.training.teacher_cache import TeacherCache
 
 _REMEDY = (
-    "give one of them the other's vocabulary with `warmstart transplant`, or teach new rows across "
-    "vocabularies: step train-rows, objective vocabulary-kl"
+    "set alignment: offsets (causal models), give one of them the other's vocabulary with `warmstart "
+    "transplant`, or teach new rows across vocabularies: step train-rows, objective vocabulary-kl"
 )
 
 
@@ -33,12 +33,14 @@ class Voice:
 
     Attributes:
         learned: Blocks that were put into a cache.
+        told: What else decides on what it says, beside its weights and the settings.
     """
 
     def __init__(self, teacher: PreTrainedModel, settings: Any) -> None:
         self.teacher, self.settings = teacher, settings
         self._caches: dict[str, TeacherCache] = {}
         self.learned = 0
+        self.told: list[str] = []
 
     @property
     def temperature(self) -> float:
@@ -77,13 +79,13 @@ class Voice:
             head, states = self._read(inputs, where)
             return head, (states,)
         if self.settings.cache == "none":
-            top = self._top(inputs, where, rows)
+            top = self._top(batch, inputs, goal, rows)
             return None, tuple(field for field in top if field is not None)
         from warmstart.training.teacher_cache import Entry, joined, row_keys
 
         cache, keys = self._cache(where.device.type, rows), row_keys(batch)
         if not all(key in cache for key in keys):  # whole batches: numbers do not depend on what is known
-            top = self._top(inputs, where, rows)
+            top = self._top(batch, inputs, goal, rows)
             tail = top.log_p.new_zeros(len(where)) if top.tail is None else top.tail
             counts = (goal != -100).sum(1).tolist()
             pieces = [x.split(counts) for x in (top.ids, top.log_p, tail)]
@@ -111,11 +113,11 @@ class Voice:
         with torch.no_grad():
             return head_inputs(self.teacher, inputs, where)
 
-    def _top(self, inputs: dict[str, Tensor], where: Tensor, rows: int) -> Top:
+    def _top(self, batch: dict[str, Tensor], inputs: dict[str, Tensor], goal: Tensor, rows: int) -> Top:
         """The top of the teacher's distributions over the first `rows` tokens, chunk by chunk."""
         from warmstart.evaluation.cross_entropy import chunk_size
 
-        head, states = self._read(inputs, where)
+        head, states = self._read(inputs, (goal.reshape(-1) != -100).nonzero()[:, 0])
         with torch.no_grad():
             parts = [
                 top_of(head_logits(head, part)[:, :rows], self.settings.top_k, self.temperature)
@@ -132,7 +134,7 @@ class Voice:
         cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.teacher.dtype
         known = f"{cast} {rows}"
         if known not in self._caches:
-            told = [weights_hash(self.teacher), known, self.settings.top_k, self.temperature]
+            told = [weights_hash(self.teacher), known, self.settings.top_k, self.temperature, *self.told]
             folder = cache_home() / "teachers" / digest([*told, self.settings.cache])
             self._caches[known] = TeacherCache(folder, precision=self.settings.cache, vocab=rows)
         return self._caches[known]

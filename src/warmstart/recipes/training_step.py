@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from warmstart.corpus.settings import CorpusSettings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from warmstart.foundation.tasks import Task
     from warmstart.training import TrainResult
 
+_SAMPLED = 256
+"""Blocks from which the length of a teacher's cut is told."""
 _BUDGETS = ("max_tokens", "max_steps", "max_seconds", "num_train_epochs")
 
 
@@ -51,8 +54,30 @@ class TrainingStep(TrainSettings):
         """The checkpoint that the objective's table names as its teacher, with its role in the lineage."""
         from warmstart.checkpoint import resolve
 
-        named = self.objective.get("teacher") if isinstance(self.objective, dict) else None
+        named = self._asked("teacher")
         return [("teacher", resolve(named))] if named else []
+
+    def parts(self, tokenizer: Any, blocks: Any) -> dict[str, Any]:
+        """What the objective needs beside its table: the text in the tokens of a teacher with others.
+
+        Args:
+            tokenizer: Of the student.
+            blocks: What is trained on; the first ones tell how many tokens the teacher reads.
+        """
+        from warmstart.checkpoint import resolve
+        from warmstart.vocabulary.recut import Recut
+
+        named, kind = self._asked("teacher"), self._asked("alignment")
+        if not named or kind not in ("offsets", "warp"):
+            return {}
+        recut = Recut(tokenizer, resolve(named).load_tokenizer(), kind)
+        first = (np.asarray(blocks[i]) for i in range(min(len(blocks), _SAMPLED)))
+        recut.measure(block[0] if block.ndim == 2 else block for block in first)
+        return {"recut": recut}
+
+    def _asked(self, option: str) -> Any:
+        """An option of the objective's table."""
+        return self.objective.get(option) if isinstance(self.objective, dict) else None
 
 
 class RowTrainingStep(TrainingStep):

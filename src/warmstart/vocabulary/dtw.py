@@ -1,31 +1,22 @@
-"""Teacher and student with different tokenizers: their tokens aligned by dynamic time warping.
+"""Two cuts of one text aligned by dynamic time warping, as if only the tokens' spellings were known.
 
-"Specializing Smaller Language Models towards Multi-Step Reasoning" (arXiv 2301.12726) lets a student learn
-the five likeliest next tokens of a teacher that cuts the same text differently. Both token sequences are
-warped onto each other so that the summed edit distance of what stands together is least, and the mass of
-each teacher step goes to the student step that it stands with, each token as the student's token that is
-spelled like it or, where there is none, nearest to it.
+"Specializing Smaller Language Models towards Multi-Step Reasoning" (arXiv 2301.12726) warps the tokens of
+teacher and student onto each other so that the summed edit distance of what stands together is least.
 
 The released code's conventions are followed: edit distances are those of the tokens without spaces, not
-divided by a length (an option). Where a student step stands with several teacher steps, which it leaves
-open, their mean is taken. Where the cuts differ this is a heuristic, since the two have read different text
-when they predict what stands together; [`vocabulary-kl`][warmstart.objectives.vocabulary_kl.VocabularyKL]
-is not.
+divided by a length (an option). What is done with the path is in
+[`Recut`][warmstart.vocabulary.recut.Recut].
 
-Shapes: n teacher steps, m student steps, k tokens known of each.
+Shapes: n tokens of the teacher, m of the student.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from warmstart.foundation.errors import UserError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 _AT_ONCE = 2**20
 """Pairs of strings compared at a time."""
@@ -123,45 +114,3 @@ def _letters(texts: Sequence[str], filler: int) -> np.ndarray:
 
 def _bare(token: str) -> str:
     return token.replace(" ", "")
-
-
-def closest(tokens: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
-    """Number of the entry of a vocabulary that each token is spelled like, or else the nearest one's, (N,).
-
-    Nearest by edit distance, spaces included; of equally near ones the first.
-    """
-    known: dict[str, int] = {}
-    for number, entry in enumerate(vocabulary):
-        known.setdefault(entry, number)
-    out = np.array([known.get(token, -1) for token in tokens], dtype=np.int64)
-    for place in np.flatnonzero(out < 0).tolist():
-        out[place] = edit_distances([tokens[place]], vocabulary)[0].argmin()
-    return out
-
-
-def carried(path: np.ndarray, ids: np.ndarray, mass: np.ndarray, onto: np.ndarray, width: int) -> csr_matrix:
-    """The teacher's mass at each step of the student, (m, width); tokens that become one are added up.
-
-    A student step has the mean over the teacher steps that it stands with, so that its row sums to the mass
-    that is known there; the rest is the tail.
-
-    Args:
-        path: From `warped`, (p, 2).
-        ids: The teacher's k likeliest tokens at each of its steps, (n, k).
-        mass: Their probabilities, (n, k).
-        onto: The student's token for each of the teacher's, (V_teacher,); -1 where there is none, whose mass
-            joins the tail.
-        width: Size of the student's vocabulary.
-    """
-    from scipy.sparse import csr_matrix
-
-    teacher, student = path.T
-    share = 1 / np.bincount(student)[student]
-    columns = onto[ids[teacher]]
-    rows = np.broadcast_to(student[:, None], columns.shape)
-    values = mass[teacher] * share[:, None]
-    kept = columns >= 0
-    shape = (int(student[-1]) + 1, width)
-    found = csr_matrix((values[kept], (rows[kept], columns[kept])), shape=shape)
-    found.sum_duplicates()
-    return found

@@ -66,6 +66,11 @@ class CanonicalToken:
         return (" " if self.starts_word else "") + self.text
 
     @property
+    def surface_bytes(self) -> bytes:
+        """The bytes for which it stands in running text, also where they are part of a character."""
+        return (b" " if self.starts_word else b"") + self.text_bytes
+
+    @property
     def is_text(self) -> bool:
         """Whether it stands for text and is valid UTF-8 (neither special nor part of a character)."""
         if self.role is not None or not self.text_bytes:

@@ -60,7 +60,7 @@ def grow_learned_step(settings: GrowLearnedStep, folder: Path, runner: Runner) -
     own = {name: getattr(settings, name) for name in LearnedGrowthSettings.model_fields}
     model, weights = grow_learned(source.load_model(), LearnedGrowthSettings(**own))
     plain = settings.loop()
-    objective = through(make_objective(model, tokenizer, plain), weights)
+    objective = through(make_objective(model, tokenizer, plain, **settings.parts(tokenizer, packed)), weights)
     measure = held_out_bpb(tokenizer, held_out, source.task, settings.block_size, settings.bf16)
 
     def evaluate(large: Any) -> float:

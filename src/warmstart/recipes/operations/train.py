@@ -19,6 +19,7 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus, pack
     from warmstart.training import train
+    from warmstart.training.loop import make_objective
 
     source = resolve(settings.source)
     model, tokenizer = source.load_model(), source.load_tokenizer()
@@ -26,7 +27,9 @@ def train_step(settings: TrainStep, folder: Path, runner: Runner) -> None:
     packed = pack(corpus, tokenizer, "train", settings.block_size)
     held_out = held_out_sample(corpus.documents(settings.eval_split), settings.eval_max_bytes)
     evaluate = held_out_bpb(tokenizer, held_out, source.task, settings.block_size, settings.bf16)
-    outcome = train(model, tokenizer, packed, settings.loop(), folder / "run", evaluate=evaluate)
+    plain = settings.loop()
+    objective = make_objective(model, tokenizer, plain, **settings.parts(tokenizer, packed))
+    outcome = train(model, tokenizer, packed, plain, folder / "run", evaluate=evaluate, objective=objective)
     leave(
         folder,
         "train",

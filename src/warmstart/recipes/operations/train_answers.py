@@ -39,7 +39,8 @@ def train_answers_step(settings: TrainAnswersSettings, folder: Path, runner: Run
 
     The loss is the mean over the answers' tokens, their end of text included: of the tokens themselves
     (`objective: causal`, the source's "match sample"), or of a teacher's distribution (`objective: {name:
-    distillation, teacher: …, alpha: 0, beta: 1, top_k: 5}`, "match distribution"). The points of the curve
+    distillation, teacher: …, alpha: 0, beta: 1, top_k: 5}`, "match distribution"; from a teacher with another
+    vocabulary with `alignment: warp`). The points of the curve
     are bits per byte of held-out answers, of all kinds also where `only` is given. FLOPs are those of whole
     blocks.
 
@@ -52,6 +53,7 @@ def train_answers_step(settings: TrainAnswersSettings, folder: Path, runner: Run
     from warmstart.corpus.answers import answer_texts
     from warmstart.evaluation.answers import answer_scores
     from warmstart.training import train
+    from warmstart.training.loop import make_objective
 
     source = resolve(settings.source)
     if source.task != "causal":
@@ -67,7 +69,9 @@ def train_answers_step(settings: TrainAnswersSettings, folder: Path, runner: Run
     def evaluate(trained: Any) -> float:
         return answer_scores(trained, held.rows, held.num_bytes, bf16=settings.bf16).bits_per_byte
 
-    outcome = train(model, tokenizer, texts, settings.loop(), folder / "run", evaluate=evaluate)
+    plain = settings.loop()
+    objective = make_objective(model, tokenizer, plain, **settings.parts(tokenizer, texts))
+    outcome = train(model, tokenizer, texts, plain, folder / "run", evaluate=evaluate, objective=objective)
     leave(
         folder,
         "train-answers",
