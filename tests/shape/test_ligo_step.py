@@ -1,4 +1,4 @@
-"""Step `grow-learned`: checkpoint in, larger checkpoint out; and `train-further`, which counts on from it."""
+"""Step `grow-learned`: checkpoint in, larger checkpoint out; and training that counts on from it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_further_training_counts_from_where_the_growth_ended(tmp_path: Path) -> 
     grown = runner.step("grow-learned", given)
     told = {key: given[key] for key in ("corpus", "block_size", "max_steps", "eval_max_bytes", "eval_points")}
     told |= {"source": str(grown), "per_device_train_batch_size": 4}
-    further, plain = (curve_of(runner.step(kind, told)) for kind in ("train-further", "train"))
+    further, plain = (curve_of(runner.step("train", {**told, "count_on": on})) for on in (True, False))
     spent = curve_of(grown).points[-1]
     for ours, theirs in zip(further.points, plain.points, strict=True):
         assert ours.bpb == theirs.bpb
@@ -141,7 +141,7 @@ def test_further_training_counts_from_where_the_growth_ended(tmp_path: Path) -> 
         assert ours.flops == theirs.flops + spent.flops and ours.seconds >= spent.seconds
     told["source"] = given["source"]
     with pytest.raises(UserError, match="no curve"):
-        runner.step("train-further", told)
+        runner.step("train", {**told, "count_on": True})
 
 
 @pytest.mark.parametrize(

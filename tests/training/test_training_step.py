@@ -170,3 +170,32 @@ def test_settings_name_the_nearest_key_and_one_budget() -> None:
     with pytest.raises(UserError, match="did you mean 'cosine'"):
         TrainSettings.parse({"lr_scheduler_type": "cosin"})
     assert TrainSettings(lr_scheduler_type="warmup_stable_decay").lr_scheduler_type == "warmup-stable-decay"
+
+
+def test_multipliers_split_the_groups() -> None:
+    model = tiny.llama(tied=False)
+    named = dict(model.named_parameters())
+    groups = parameter_groups(model, named, 0.1, {r"layers\.0\.": 0.25, "proj": 2.0})
+    found = {id(p): (g["lr_multiplier"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(found) == sum(len(g["params"]) for g in groups) == len(named)
+    for name, parameter in named.items():
+        factor = 0.25 if "layers.0." in name else 2.0 if "proj" in name else 1.0
+        assert found[id(parameter)] == (factor, 0.1 if "proj" in name else 0.0), name
+    assert {g["lr_multiplier"] for g in parameter_groups(model, named, 0.1)} == {1.0}
+    with pytest.raises(UserError, match=r"'layers\.9' is found in no name .*such as model"):
+        parameter_groups(model, named, 0.1, {"layers.9": 2.0})
+    with pytest.raises(UserError, match="is not a regular expression"):
+        TrainSettings.parse({"lr_multipliers": {"(": 2.0}})
+
+
+def test_a_factor_is_a_rate(tmp_path: Path) -> None:
+    """Half of the factor and twice the rate are the same; and a run is continued with the same factors."""
+    ends = []
+    for folder, rate, factor in (("a", 4e-3, 0.5), ("b", 2e-3, 1.0)):
+        model = tiny.llama()
+        tiny.run(tmp_path / folder, model=model, learning_rate=rate, lr_multipliers={".": factor})
+        ends.append(model)
+    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in ends), strict=True))
+    model = tiny.llama()
+    tiny.run(tmp_path / "c", model=model, learning_rate=2e-3, lr_multipliers={r"layers\.0\.": 3.0})
+    assert not torch.equal(model.lm_head.weight, ends[1].lm_head.weight)

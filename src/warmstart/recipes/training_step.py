@@ -6,18 +6,21 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from warmstart.corpus.settings import CorpusSettings
+from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder
+from warmstart.foundation.settings import AddedLater
 from warmstart.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from warmstart.checkpoint import Checkpoint
     from warmstart.corpus import Document
+    from warmstart.evaluation.curves import Curve
     from warmstart.foundation.tasks import Task
     from warmstart.training import TrainResult
 
@@ -42,9 +45,33 @@ class TrainingStep(TrainSettings):
     """UTF-8 bytes of held-out text measured at each evaluation point."""
     keep: bool = True
     """Whether the artifact holds the trained model, or only its curve."""
+    count_on: Annotated[bool, AddedLater()] = False
+    """Whether the curve begins at what the training that made the source has cost: its steps, tokens, seconds
+    and FLOPs. The budget is that of this training alone."""
+
+    def spent(self) -> Curve | None:
+        """What training has cost that made the source, where it counts.
+
+        Raises:
+            UserError: The source is not the artifact of a step that trains.
+        """
+        from warmstart.checkpoint import resolve
+        from warmstart.evaluation.curves import Curve
+
+        if not self.count_on:
+            return None
+        made = resolve(self.source).path / "training.json"
+        if not made.is_file():
+            raise UserError(
+                "the source has no curve to count on from",
+                where=self.source,
+                fix="leave count_on out, or train from the output of a step that trains",
+            )
+        return Curve.model_validate_json(made.read_text(encoding="utf-8"))
 
     def loop(self) -> TrainSettings:
-        """What the training loop is told."""
+        """What the training loop is told; refuses what `spent` refuses, before anything is trained."""
+        self.spent()
         plain = {name: getattr(self, name) for name in TrainSettings.model_fields}
         if all(plain[name] is None for name in _BUDGETS):
             plain["num_train_epochs"] = self.unbudgeted_epochs
@@ -123,7 +150,7 @@ def leave(
     from warmstart.checkpoint import Lineage, save_checkpoint
 
     model, tokenizer = trained
-    curve = outcome.curve
+    curve, spent = outcome.curve, settings.spent()
     found = dict(measured or {})
     if curve.points:
         found |= {f"{points} before": curve.points[0].bpb, f"{points} after": curve.final}
@@ -145,9 +172,27 @@ def leave(
             (output / "model").rmdir()
             if also:
                 also(output)
-        (output / "training.json").write_text(curve.model_dump_json(), encoding="utf-8")
+        whole = curve if spent is None else counted_on(curve, spent)
+        (output / "training.json").write_text(whole.model_dump_json(), encoding="utf-8")
         if beside:
             beside(output)
+
+
+def counted_on(curve: Curve, spent: Curve) -> Curve:
+    """The curve moved to where another one ends."""
+    last = spent.points[-1]
+    points = [
+        point.model_copy(
+            update={
+                "step": point.step + last.step,
+                "tokens": point.tokens + last.tokens,
+                "seconds": point.seconds + last.seconds,
+                "flops": point.flops + last.flops,
+            }
+        )
+        for point in curve.points
+    ]
+    return curve.model_copy(update={"points": points})
 
 
 def finite(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,12 +99,15 @@ def goes_downhill(entry: Entry[OptimizerMaker]) -> None:
 
 @optimizer_checks.check()
 def takes_the_rate_of_the_moment(entry: Entry[OptimizerMaker]) -> None:
-    """A first step is as long as the rate that its group has then says, and at rate 0 nothing moves."""
+    """A first step is as long as the rate that its group has then says, and at rate 0 nothing moves.
+
+    A group keeps its `lr_multiplier`, by which the loop makes its rate.
+    """
     moved = []
-    for rate in (0.0, 0.01, 0.02):
+    for rate, multiplier in ((0.0, 1.0), (0.01, 1.0), (0.01, 2.0)):
         named = _parameters()
         before = _copies(named)
-        optimizer = _optimizer(entry, named, learning_rate=0.5, decay=0.0)
+        optimizer = _optimizer(entry, named, learning_rate=0.5, decay=0.0, multiplier=multiplier)
         _steps(optimizer, named, 1, rate=rate)
         moved.append({name: p.detach() - before[name] for name, p in named.items()})
     still, short, long = moved
@@ -216,15 +219,21 @@ def _optimizer(
     *,
     learning_rate: float = 0.01,
     decay: float = _DECAY,
+    multiplier: float = 1.0,
 ) -> Optimizer:
     """The method with its defaults, but renewing and restarting often where it does so at all."""
     often: dict[str, Any] = {"update_proj_gap": 3, "every": 3, "recovery": 1}
     settings = entry.settings.parse({k: v for k, v in often.items() if k in entry.settings.model_fields})
     matrices = frozenset(name for name in named if name.startswith("layers."))
+    kinds = ((True, decay), (False, 0.0))
     context = OptimizerContext(
         groups=[
-            {"params": [p for n, p in named.items() if n in matrices], "weight_decay": decay},
-            {"params": [p for n, p in named.items() if n not in matrices], "weight_decay": 0.0},
+            {
+                "params": [p for n, p in named.items() if (n in matrices) == inside],
+                "weight_decay": share,
+                "lr_multiplier": multiplier,
+            }
+            for inside, share in kinds
         ],
         names={parameter: name for name, parameter in named.items()},
         matrices=matrices,
@@ -252,5 +261,5 @@ def _steps(
             grad = torch.randn(parameter.shape, generator=drawn) * size * math.sqrt(1 + step)
             parameter.grad = None if name in resting else grad
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_multiplier"]
         optimizer.step()

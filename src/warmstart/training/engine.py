@@ -163,7 +163,7 @@ class Engine:
             self.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["lr_multiplier"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return StepOutcome(sums[:2], norm, sums[2])

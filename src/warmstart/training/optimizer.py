@@ -23,12 +23,13 @@ class OptimizerContext:
     """What an optimizer is made for.
 
     Attributes:
-        groups: Tables of `params` and `weight_decay`, as torch takes them; together all that learns.
+        groups: Tables of `params`, `weight_decay` and `lr_multiplier`, as torch takes them; together all that
+            learns. A method keeps the factor in its own groups.
         names: Parameter -> its name in the model.
         matrices: Names of the 2-D weights of attention and MLP layers. A method for matrices leaves all
             others (embeddings, heads, norms, vectors, experts fused in 3-D) to AdamW.
         factors: Pairs of names of (B, A) whose product B A is one weight.
-        learning_rate: Peak rate; the loop sets `lr` of each group before each step.
+        learning_rate: Peak rate; the loop sets `lr` of each group before each step, times its factor.
         betas: Decay of the first and second moment.
         epsilon: Added to the root of the second moment.
         seed: Of the run.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from warmstart.foundation.errors import UserError
 from warmstart.training.optimizer import WHOLE, OptimizerContext, chosen_optimizer, refuse_shards
 
 COMPANIONS = "companions."
@@ -26,22 +28,53 @@ def vocabulary_parameters(model: PreTrainedModel) -> set[nn.Parameter]:
     return {p for module in modules if module is not None for p in module.parameters()}
 
 
-def parameter_groups(model: PreTrainedModel, named: dict[str, nn.Parameter], decay: float) -> list[dict]:
-    """Two groups for AdamW: body matrices with `decay`, everything else (companions too) without.
+def parameter_groups(
+    model: PreTrainedModel,
+    named: dict[str, nn.Parameter],
+    decay: float,
+    multipliers: Mapping[str, float] | None = None,
+) -> list[dict]:
+    """Groups for AdamW: body matrices with `decay`, everything else (companions too) without.
+
+    Both are split where parameters have a learning rate of their own; its factor is the `lr_multiplier` of
+    the group.
 
     Args:
         model: The model in the Hugging Face layout, which knows what its embeddings are.
         named: Parameters to optimise under the names that they have in `model`; those of companions begin
             with `companions.`.
         decay: Weight decay of the first group.
+        multipliers: Regular expression -> factor on the learning rate; the first that is found in a name.
+
+    Raises:
+        UserError: An expression is found in no name, or only in those for which another one holds.
     """
     no_decay = _outside_the_body(model, named)
     trained = {name: p for name, p in named.items() if p.requires_grad}
-    groups = (
-        {"params": [p for n, p in trained.items() if n not in no_decay], "weight_decay": decay},
-        {"params": [p for n, p in trained.items() if n in no_decay], "weight_decay": 0.0},
-    )
-    return [group for group in groups if group["params"]]
+    factors = _factors(trained, multipliers or {})
+    return [
+        {"params": chosen, "weight_decay": 0.0 if bare else decay, "lr_multiplier": factor}
+        for factor in dict.fromkeys([1.0, *factors.values()])
+        for bare in (False, True)
+        if (chosen := [p for n, p in trained.items() if (n in no_decay) == bare and factors[n] == factor])
+    ]
+
+
+def _factors(names: Iterable[str], multipliers: Mapping[str, float]) -> dict[str, float]:
+    """The factor on the learning rate of each parameter."""
+    found, used = {}, set()
+    for name in names:
+        pattern = next((p for p in multipliers if re.search(p, name)), None)
+        found[name] = 1.0 if pattern is None else multipliers[pattern]
+        used.add(pattern)
+    if missing := [pattern for pattern in multipliers if pattern not in used]:
+        raise UserError(
+            f"{missing[0]!r} is found in no name of a parameter that learns, or in those alone for which an "
+            "earlier expression holds",
+            where="lr_multipliers",
+            fix=f"names are such as {next(iter(found), '(none)')}",
+        )
+    return found
 
 
 def _outside_the_body(model: PreTrainedModel, named: dict[str, nn.Parameter]) -> set[str]:
@@ -91,7 +124,7 @@ def make_optimizer(
     if WHOLE in entry.tags:
         refuse_shards(entry.name, named.values())
     context = OptimizerContext(
-        groups=parameter_groups(model, named, settings.weight_decay),
+        groups=parameter_groups(model, named, settings.weight_decay, settings.lr_multipliers),
         names={parameter: name for name, parameter in named.items()},
         matrices=layer_matrices(model, named),
         factors=factor_pairs(model, named),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -38,6 +39,9 @@ class TrainSettings(Settings):
 
     learning_rate: float = Field(default=5e-4, gt=0)
     """Peak learning rate."""
+    lr_multipliers: Annotated[dict[str, Annotated[float, Field(gt=0)]], AddedLater()] = {}
+    """Factors on the learning rate, such as `{'layers\\.[0-3]\\.': 0.3}`: the first regular expression that
+    is found in a parameter's name holds for it."""
     lr_scheduler_type: str = "warmup-stable-decay"
     """Schedule of the learning rate: `warmup-stable-decay`, `cosine`, `linear` or `constant`."""
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)
@@ -140,6 +144,16 @@ class TrainSettings(Settings):
             ends = list(value.values())
             if not ends or ends[-1] != 1 or ends[0] <= 0 or sorted(set(ends)) != ends:
                 raise ValueError("the phases' ends must rise from above 0 to 1")
+        return value
+
+    @field_validator("lr_multipliers")
+    @classmethod
+    def _expressions(cls, value: dict[str, float]) -> dict[str, float]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from None
         return value
 
     @field_validator("eval_points")

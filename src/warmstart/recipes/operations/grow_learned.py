@@ -42,7 +42,8 @@ class GrowLearnedStep(TrainingStep, LearnedGrowthSettings):
 def grow_learned_step(settings: GrowLearnedStep, folder: Path, runner: Runner) -> None:
     """Learn a growth and leave the large model, an ordinary checkpoint, with `training.json`, its curve.
 
-    Its FLOPs hold those of making the weights and of their gradients; `train-further` counts on from them.
+    Its FLOPs hold those of making the weights and of their gradients; training with `count_on` goes on from
+    them.
     """
     from warmstart.checkpoint import resolve
     from warmstart.corpus import open_corpus, pack
