@@ -189,7 +189,7 @@ def test_end_of_text(write, make_tokenizer, tmp_path):
     packed = pack(corpus, tokenizer, "train", 32, tmp_path)
     ends = (packed.ids == tokenizer.sep_token_id).sum()
     assert abs(int(ends) - packed.num_documents) <= 1
-    with pytest.raises(UserError, match=r"no end-of-text token.*append_eos: false"):
+    with pytest.raises(UserError, match=r"no end-of-text token.*eos_token"):
         pack(corpus, make_tokenizer(eos=None), "train", 32, tmp_path)
 
 

@@ -16,9 +16,7 @@ from warmstart.foundation.errors import UserError
 LENGTH = 24
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows_of(texts: list[tuple[str, str]]) -> np.ndarray:

@@ -15,9 +15,7 @@ PROMPTS = [[5, 9, 3], [7], [4, 8, 8, 2, 11, 6], [12, 1]]
 END, VOCAB = 3, 20
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def slowly(model: Any, prompt: list[int], draws: torch.Tensor, tokens: int, temperature: float) -> list[int]:

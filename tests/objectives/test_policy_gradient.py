@@ -25,9 +25,7 @@ END, VOCAB, LONGEST, HOT = 3, 4, 2, 1.3
 PROMPTS = [[1, 2, 0], [2]]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def every_answer() -> list[list[int]]:

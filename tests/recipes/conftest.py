@@ -29,13 +29,13 @@ RUNS: list[str] = []
 def _toy(settings: ToySettings, folder: Path, runner: Runner) -> None:
     """Append text to what the source holds."""
     RUNS.append(settings.text)
+    if settings.refuse:
+        raise UserError("the input is refused")
     (folder / "progress").write_text(
         (folder / "progress").read_text() + "+" if (folder / "progress").exists() else "+"
     )
     if settings.fail:
         raise RuntimeError("told to fail")
-    if settings.refuse:
-        raise UserError("the input is refused")
     before = (Path(settings.source) / "text").read_text() if settings.source else ""
     (folder / "output").mkdir()
     (folder / "output" / "text").write_text(before + settings.text)

@@ -88,6 +88,7 @@ def test_a_run_that_is_refused_before_a_step_is_done_leaves_nothing(
     steps = {"a": {"type": "toy", "refuse": True}, "b": {"type": "toy", "source": "${a}"}}
     with pytest.raises(UserError, match="refused"):
         run_recipe(Recipe.parse({"name": "no", "steps": steps}), folder, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir()), "the step's folder stayed"
     left = {path for path in tmp_path.rglob("*") if tmp_path / "cache" not in (path, *path.parents)}
     if before == "folder":
         assert left > found and (folder / "recipe.yaml").is_file()

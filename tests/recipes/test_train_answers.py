@@ -22,10 +22,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.objectives import objectives
 from warmstart.recipes.runner import Runner
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_only_the_last_answer_and_the_end_are_asked_for() -> None:

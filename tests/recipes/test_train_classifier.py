@@ -26,9 +26,7 @@ from warmstart.recipes.runner import Runner
 WORDS = ("high", "low", "odd")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,7 @@ from warmstart.recipes.runner import Runner
 from warmstart.vocabulary.settings import TransplantSettings
 from warmstart.vocabulary.transplant import transplant
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def checkpoints(folder: Path, *, tied: bool, target: Any = None) -> dict[str, Any]:

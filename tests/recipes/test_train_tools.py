@@ -26,9 +26,7 @@ SEEN = Counter(word for text in sentences() for word in text.split()[1:] if word
 WORDS = [word for word, _ in SEEN.most_common(6)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def world(folder: Path, *, tied: bool = True) -> dict[str, Any]:

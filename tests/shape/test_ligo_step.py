@@ -37,9 +37,7 @@ from warmstart.training.settings import TrainSettings
 TO = {"hidden_size": 64, "num_hidden_layers": 4}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -18,10 +18,7 @@ from warmstart.training.engine import Engine
 from warmstart.training.optimizers.restarts import rebalance
 from warmstart.training.parameters import factor_pairs, make_optimizer
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Factorised(nn.Module):

@@ -18,10 +18,7 @@ from warmstart.training.engine import Engine
 from warmstart.training.loop import make_objective
 from warmstart.training.parameters import make_optimizer
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", list(LEAN))

@@ -13,10 +13,7 @@ from warmstart.foundation.errors import UserError
 from warmstart.training.optimizer import WHOLE, optimizers
 from warmstart.training.parameters import layer_matrices, make_optimizer, parameter_groups
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gpt2() -> GPT2LMHeadModel:

@@ -24,9 +24,7 @@ from warmstart.training.engine import Engine
 DROPOUT = {"llama": lambda: tiny.llama(dropout=0.2), "bert": tiny.bert, "t5": tiny.t5}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, *signals: int) -> None:

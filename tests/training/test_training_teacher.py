@@ -23,9 +23,7 @@ from warmstart.training.loop import flops_per_token, make_objective, teacher_flo
 ROWS = 32
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("llama", 0.0), ("t5", 0.0), ("bert", 0.1)])

@@ -26,9 +26,7 @@ NEW = [*KNOWN, *PHRASES]
 ROWS = np.append(FOLD, -1)[:SIZE]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Numbers:

@@ -15,6 +15,7 @@ from warmstart.corpus.corpus import Corpus
 from warmstart.corpus.document import Document
 from warmstart.corpus.packed import Packed
 from warmstart.corpus.splitting import Split
+from warmstart.evaluation.special import end_token
 from warmstart.foundation.errors import UserError
 from warmstart.foundation.files import atomic_folder, cache_home
 from warmstart.foundation.progress import note, progress
@@ -65,7 +66,7 @@ def pack(
     """
     if block_size < 2:
         raise UserError(f"block_size is {block_size}", fix="use 2 or more")
-    end = _end_of_text(tokenizer) if append_eos else None
+    end = end_token(tokenizer) if append_eos else None
     encoder = _Encoder(tokenizer, _document_start(tokenizer))
     mixing = None if shuffle_seed is None else [shuffle_seed, shuffle_buffer]
     fingerprint = digest(
@@ -260,17 +261,6 @@ def _document_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
         bos
         if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] != [tokenizer.cls_token_id]
         else None
-    )
-
-
-def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
-    for value in (tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None)):
-        if value is not None:
-            return int(value)
-    raise UserError(
-        "the tokenizer has no end-of-text token to put between documents",
-        where=getattr(tokenizer, "name_or_path", None) or None,
-        fix="give it an eos_token, or pack with append_eos: false",
     )
 
 

@@ -29,7 +29,11 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     if end is None:
-        raise UserError("the tokenizer has no end-of-text token", fix="give it an eos_token")
+        raise UserError(
+            "the tokenizer has no end-of-text token",
+            where=getattr(tokenizer, "name_or_path", None) or None,
+            fix="give it an eos_token",
+        )
     return int(end)
 
 

@@ -157,6 +157,12 @@ def lock(folder: Path, *, what: str = "run") -> Iterator[None]:
         os.close(handle)
 
 
+def forget_empty(folder: Path) -> None:
+    """Remove a locked folder in which nothing was left but its lock."""
+    if not [path for path in folder.iterdir() if path.name != ".lock"]:
+        shutil.rmtree(folder)
+
+
 def missing_folders(folder: Path) -> list[Path]:
     """`folder` and those of its parents that are not there yet, the innermost first."""
     return [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]

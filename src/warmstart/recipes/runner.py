@@ -20,6 +20,7 @@ from warmstart.foundation.files import (
     atomic_folder,
     cache_home,
     existing,
+    forget_empty,
     lock,
     missing_folders,
     sha256,
@@ -81,7 +82,11 @@ class Runner:
         with lock(folder, what=f"step {label!r}"):
             sweep(folder)
             started = time.perf_counter()
-            entry.target(parsed, folder, self)
+            try:
+                entry.target(parsed, folder, self)
+            except UserError:
+                forget_empty(folder)
+                raise
             if not output.exists():
                 raise RuntimeError(f"operation {kind!r} left no output in {folder}")
             seconds = round(time.perf_counter() - started, 3)
