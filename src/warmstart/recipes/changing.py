@@ -17,15 +17,18 @@ def change_model(
 
     Args:
         operation: Name of the step type, for the lineage.
-        settings: Of the step; they have `source`.
+        settings: Of the step; they have `source`, and `seed` and `trust_remote_code` where these matter.
         folder: The step's folder.
         change: `change(model, path)`, path that of the source for messages; returns numbers for the lineage.
     """
+    import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
     from warmstart.checkpoint import Lineage, resolve, save_checkpoint
 
-    source = resolve(settings.source)
+    source = resolve(settings.source, trust_remote_code=getattr(settings, "trust_remote_code", False))
     model, tokenizer = source.load_model(dtype="auto"), source.load_tokenizer()
-    lineage = Lineage.of(operation, settings, parents=[source], measured=dict(change(model, source.path)))
+    measured = dict(change(model, source.path))
+    seeds = {"seed": settings.seed} if hasattr(settings, "seed") else {}
+    lineage = Lineage.of(operation, settings, parents=[source], seeds=seeds, measured=measured)
     save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
 
 

@@ -102,6 +102,11 @@ class TrainingStep(TrainSettings):
         recut.measure(block[0] if block.ndim == 2 else block for block in first)
         return {"recut": recut}
 
+    def refuse_objective(self, who: str, *, where: str) -> None:
+        """For steps that have an objective of their own: raise `UserError` where another one is asked for."""
+        if self.objective != "auto":
+            raise UserError(f"{who} no other objective", where=where, fix="leave `objective` out")
+
     def _asked(self, option: str) -> Any:
         """An option of the objective's table."""
         return self.objective.get(option) if isinstance(self.objective, dict) else None

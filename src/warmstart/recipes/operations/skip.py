@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from warmstart.foundation.progress import note
+from warmstart.recipes.changing import change_model
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
 from warmstart.shape.skip import SkipSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class SkipStep(SkipSettings):
@@ -24,15 +30,13 @@ class SkipStep(SkipSettings):
 )
 def skip_step(settings: SkipStep, folder: Path, runner: Runner) -> None:
     """Add routers that send every token through; the step `train` teaches them what can be skipped."""
-    import warmstart.recipes.sources  # noqa: F401  named sources become known to `resolve`
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
-    from warmstart.foundation.progress import note
     from warmstart.shape.skip import attach
 
-    source = resolve(settings.source)
-    model, tokenizer = source.load_model(dtype="auto"), source.load_tokenizer()
     plain = {name: getattr(settings, name) for name in SkipSettings.model_fields}
-    measured = attach(model, SkipSettings.model_validate(plain), where=source.path)
-    note(f"function {measured['function']}")
-    lineage = Lineage.of("skip", settings, parents=[source], seeds={"seed": settings.seed}, measured=measured)
-    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
+
+    def change(model: PreTrainedModel, path: Path) -> dict[str, Any]:
+        measured = attach(model, SkipSettings.model_validate(plain), where=path)
+        note(f"function {measured['function']}")
+        return measured
+
+    change_model("skip", settings, folder, change)

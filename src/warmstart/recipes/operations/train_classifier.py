@@ -149,8 +149,7 @@ def train_classifier_step(settings: TrainClassifierSettings, folder: Path, runne
 def _checked(settings: TrainClassifierSettings) -> ClassLossSettings:
     """Refuse settings of which nothing could be learned, or that would be passed over."""
     weights, where = settings.weights(), "train-classifier"
-    if settings.objective != "auto":
-        raise UserError("a classifier has no other objective", where=where, fix="leave `objective` out")
+    settings.refuse_objective("a classifier has", where=where)
     if settings.teacher is None:
         used = settings.model_dump(exclude_defaults=True).keys() & {"transfer", "max_transfer", "top_k"}
         if used:

@@ -65,10 +65,7 @@ def train_sentences_step(settings: TrainSentencesSettings, folder: Path, runner:
     from warmstart.objectives._sentences import Sentences
     from warmstart.training import train
 
-    if settings.objective != "auto":
-        raise UserError(
-            "sentence vectors have no other objective", where="train-sentences", fix="leave `objective` out"
-        )
+    settings.refuse_objective("sentence vectors have", where="train-sentences")
     source, teacher = resolve(settings.source), resolve(settings.teacher)
     model, tokenizer = _student(source, teacher, settings), source.load_tokenizer()
     _, texts = _sentences(settings, "train", settings.max_sentences)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from warmstart.foundation.progress import note
 from warmstart.foundation.settings import Settings
+from warmstart.recipes.changing import change_model
 from warmstart.recipes.operations import operations
 from warmstart.recipes.runner import Runner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class WrapSettings(Settings):
@@ -35,16 +40,14 @@ def wrap_step(settings: WrapSettings, folder: Path, runner: Runner) -> None:
 
     The lineage says how far the wrapped matrices, and the outputs on random tokens, are from the dense ones.
     """
-    from warmstart.checkpoint import Lineage, resolve, save_checkpoint
-    from warmstart.foundation.progress import note
     from warmstart.shape.wrap._model import wrap_model
 
-    source = resolve(settings.source, trust_remote_code=settings.trust_remote_code)
-    model, tokenizer = source.load_model(dtype="auto"), source.load_tokenizer()
-    measured = wrap_model(model, settings.method, maps=settings.maps, seed=settings.seed)
-    note(
-        f"{measured['parameters before']:,} parameters become {measured['parameters']:,}; matrices differ by "
-        f"{measured['matrix error']:.2g}, outputs by {measured['output error']:.2g}"
-    )
-    lineage = Lineage.of("wrap", settings, parents=[source], seeds={"seed": settings.seed}, measured=measured)
-    save_checkpoint(folder / "output", model, tokenizer, lineage=lineage, replace=True, verify=True)
+    def change(model: PreTrainedModel, path: Path) -> dict[str, Any]:
+        measured = wrap_model(model, settings.method, maps=settings.maps, seed=settings.seed)
+        note(
+            f"{measured['parameters before']:,} parameters become {measured['parameters']:,}; matrices "
+            f"differ by {measured['matrix error']:.2g}, outputs by {measured['output error']:.2g}"
+        )
+        return measured
+
+    change_model("wrap", settings, folder, change)
