@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--vocab", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.005, 0.01, 0.02])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
