@@ -61,13 +61,14 @@ class TrainingStep(TrainSettings):
         if not self.count_on:
             return None
         made = resolve(self.source).path / "training.json"
-        if not made.is_file():
+        curve = Curve.model_validate_json(made.read_text(encoding="utf-8")) if made.is_file() else None
+        if curve is None or not curve.points:
             raise UserError(
                 "the source has no curve to count on from",
                 where=self.source,
                 fix="leave count_on out, or train from the output of a step that trains",
             )
-        return Curve.model_validate_json(made.read_text(encoding="utf-8"))
+        return curve
 
     def loop(self) -> TrainSettings:
         """What the training loop is told; refuses what `spent` refuses, before anything is trained."""
@@ -91,12 +92,12 @@ class TrainingStep(TrainSettings):
             tokenizer: Of the student.
             blocks: What is trained on; the first ones tell how many tokens the teacher reads.
         """
-        from warmstart.checkpoint import resolve
-        from warmstart.vocabulary.recut import Recut
-
         named, kind = self._asked("teacher"), self._asked("alignment")
         if not named or kind not in ("offsets", "warp"):
             return {}
+        from warmstart.checkpoint import resolve
+        from warmstart.vocabulary.recut import Recut
+
         recut = Recut(tokenizer, resolve(named).load_tokenizer(), kind)
         first = (np.asarray(blocks[i]) for i in range(min(len(blocks), _SAMPLED)))
         recut.measure(block[0] if block.ndim == 2 else block for block in first)
