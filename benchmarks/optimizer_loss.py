@@ -17,7 +17,7 @@ import math
 import os
 from typing import Any
 
-from optimizer_memory import PEER_GROUPS, PEERS, peer_class
+from optimizer_memory import PEER_GROUPS, PEERS, importable_peers, peer_class
 
 OURS = ("adamw", "galore", "fira", "apollo")
 BLOCK, BATCH = 128, 8
@@ -119,14 +119,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(given.threads)
-    data, names, missing = texts(given.vocab), list(OURS), []
-    for name in PEERS:
-        try:
-            peer_class(name)
-            names.append(name)
-        except ImportError as error:
-            missing.append(str(error))
-    found = {name: {rate: learn(name, rate, given, data) for rate in given.rates} for name in names}
+    data, (peers, missing) = texts(given.vocab), importable_peers()
+    found = {n: {rate: learn(n, rate, given, data) for rate in given.rates} for n in (*OURS, *peers)}
     return {"tokens": given.steps * BATCH * BLOCK, "missing": missing, "bits_per_byte": found}
 
 

@@ -119,6 +119,18 @@ def peer_class(name: str) -> Any:
         raise ImportError(f"{name}: {' '.join(str(error).split())}") from error
 
 
+def importable_peers() -> tuple[list[str], list[str]]:
+    """Names of the peers that can be measured, and why the others cannot."""
+    found, missing = [], []
+    for name in PEERS:
+        try:
+            peer_class(name)
+            found.append(name)
+        except ImportError as error:
+            missing.append(str(error))
+    return found, missing
+
+
 def formula(name: str, given: argparse.Namespace, matrices: dict[str, tuple[int, ...]]) -> int | None:
     """Bytes of a matrix's state in the papers' formulas, summed over the matrices, in float32."""
     total = 0
@@ -145,13 +157,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     drawn = torch.Generator().manual_seed(1)
     sizes = shapes(given)
     gradients = {key: 0.01 * torch.randn(shape, generator=drawn).to(device) for key, shape in sizes.items()}
-    names, missing = ["adamw", *(n for n in optimizers.names() if n != "adamw")], []
-    for name in PEERS:
-        try:
-            peer_class(name)
-            names.append(name)
-        except ImportError as error:
-            missing.append(str(error))
+    peers, missing = importable_peers()
+    names = ["adamw", *(n for n in optimizers.names() if n != "adamw"), *peers]
     sides = {name: Side(name, given, gradients) for name in names}
     for _ in range(given.rounds + 2):  # the first makes states and projections, the second warms up
         for side in sides.values():

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from warmstart.training.teacher_cache import TeacherCache
 
 _REMEDY = (
-    "set alignment: offsets (causal models), give one of them the other's vocabulary with `warmstart "
-    "transplant`, or teach new rows across vocabularies: step train-rows, objective vocabulary-kl"
+    "set alignment: offsets and top_k (causal models), give one of them the other's vocabulary with "
+    "`warmstart transplant`, or teach new rows across vocabularies: step train-rows, objective vocabulary-kl"
 )
 
 

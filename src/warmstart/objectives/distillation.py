@@ -102,16 +102,10 @@ class Distillation(Distilled, Causal):
     parts: ClassVar[tuple[str, ...]] = (*Distilled.parts, "recut")
 
     def __init__(
-        self,
-        settings: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        teacher: PreTrainedModel | None = None,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-        recut: Cut | None = None,
+        self, settings: Any, tokenizer: PreTrainedTokenizerBase, *, recut: Cut | None = None, **parts: Any
     ) -> None:
         self.recut = recut
-        super().__init__(settings, tokenizer, teacher=teacher, teacher_tokenizer=teacher_tokenizer)
+        super().__init__(settings, tokenizer, **parts)
         if recut is not None:
             self.fingerprint = digest([self.fingerprint, recut.fingerprint])
 
